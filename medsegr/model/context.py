@@ -1,0 +1,167 @@
+"""Global context understanding: a causal language model that reads image tokens, the dialogue so far and the question.
+
+It writes the answer and, with it, the multi-modal intermediate tokens: the hidden states at `[SEG]`, one per target, which the
+grounding module decodes into masks. The image is a prefix: it is run once, kept as a key/value cache, and shared by every
+question about the image.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from medsegr.model.packing import Packed, conversation_tokens
+from medsegr.model.presets import ModelConfig
+from medsegr.model.question import SentenceEncoder
+from medsegr.model.tokens import ANSWER, END, QUESTION, SEG
+
+ADAPTER = "adapter"
+
+
+@dataclass
+class Generated:
+    """A generated answer: `text` with markup, `states` [n, C] one per `[SEG]`, `score` the mean token probability."""
+
+    text: str
+    states: Tensor
+    score: float
+
+
+@dataclass
+class Prefix:
+    """The language model's key/value cache of one image."""
+
+    cache: DynamicCache
+    length: int
+
+
+def language_model(config: ModelConfig, vocabulary: int, end: int, pad: int) -> LlamaForCausalLM:
+    """A small Llama, fresh weights."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary, hidden_size=config.context_dim, intermediate_size=config.context_mlp_dim,
+            num_hidden_layers=config.context_layers, num_attention_heads=config.context_heads, max_position_embeddings=2048,
+            tie_word_embeddings=True, bos_token_id=None, eos_token_id=end, pad_token_id=pad, attn_implementation="sdpa",
+        )
+    )
+
+
+class GlobalContext(nn.Module):
+    """Language model, question projection and tokenizer; never looks at pixels, only at the encoder's image tokens."""
+
+    def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, model: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        ids = tokenizer.convert_tokens_to_ids
+        self.seg_id, self.end_id, self.question_id, self.answer_id = ids(SEG), ids(END), ids(QUESTION), ids(ANSWER)
+        self.model = model or language_model(config, len(tokenizer), self.end_id, tokenizer.pad_token_id)
+        self.question_norm = nn.LayerNorm(config.question_dim)
+        self.question_project = nn.Linear(config.question_dim, config.context_dim)
+
+    @property
+    def llama(self) -> LlamaForCausalLM:
+        """The causal language model, inside a PEFT wrapper or not."""
+        model = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
+
+    def add_lora(self, rank: int = 8, alpha: int = 16, dropout: float = 0.05) -> None:
+        """Freeze the language model and add LoRA to the query and value projections of its attention (LISA's setting)."""
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=r".*self_attn\.(q_proj|v_proj)", task_type="CAUSAL_LM")
+        self.model = get_peft_model(self.llama, lora)
+
+    def save_pretrained(self, directory: Path) -> None:
+        """HF format (config, safetensors, tokenizer); a LoRA goes beside it in PEFT format."""
+        if hasattr(self.model, "peft_config"):
+            self.model.save_pretrained(directory / ADAPTER)
+            with_adapter = copy.deepcopy(self.model)
+            base = with_adapter.unload()
+            base.save_pretrained(directory)
+        else:
+            self.llama.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
+    def embed(self, packed: Packed, question_states: Tensor) -> Tensor:
+        """[B, T, C] input embeddings: answer tokens from the table, question words from the sentence encoder's states."""
+        embeddings = self.llama.get_input_embeddings()(packed.token_ids)
+        if question_states.shape[0]:
+            projected = self.question_project(self.question_norm(question_states.to(embeddings.device, torch.float32)))
+            picked = projected[packed.question_index.clamp(min=0)]
+            embeddings = torch.where((packed.question_index >= 0).unsqueeze(-1), picked.to(embeddings.dtype), embeddings)
+        return embeddings
+
+    def forward(self, image_tokens: Tensor, packed: Packed, question_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher-forced pass over packed conversations.
+
+        image_tokens [B, N, C]; returns hidden states [B, T, C] of the text positions and the summed-then-averaged text loss.
+        """
+        n = image_tokens.shape[1]
+        embeddings = torch.cat([image_tokens, self.embed(packed, question_states).to(image_tokens.dtype)], dim=1)
+        mask, positions = packed.attention(n)
+        hidden = self.llama.model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+        text = hidden[:, n:]
+        chosen = packed.labels >= 0
+        logits = self.llama.lm_head(text[chosen]).float()
+        loss = nn.functional.cross_entropy(logits, packed.labels[chosen])
+        return text, loss
+
+    @torch.inference_mode()
+    def prefix(self, image_tokens: Tensor) -> Prefix:
+        """Key/value cache of the image tokens [B, N, C]; B > 1 asks about several slices at once."""
+        cache = DynamicCache()
+        self.llama.model(inputs_embeds=image_tokens, past_key_values=cache, use_cache=True)
+        return Prefix(cache, image_tokens.shape[1])
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prefix: Prefix,
+        turns: Sequence[tuple[str, str]],
+        question: str,
+        encoder: SentenceEncoder | None,
+        *,
+        max_new_tokens: int | None = None,
+        on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Generated | None:
+        """Greedy answer to `question` after `turns`; None when `should_stop` said so. The prefix is left as it was."""
+        packed, states = conversation_tokens(self.tokenizer, [*turns, (question, None)], encoder)
+        packed = packed.to(self.llama.device)
+        out: list[int] = []
+        seg_states: list[Tensor] = []
+        probabilities: list[float] = []
+        hidden = self._extend(prefix, self.embed(packed, states))[0, -1]
+        try:
+            for _ in range(max_new_tokens or self.config.max_new_tokens):
+                if should_stop and should_stop():
+                    return None
+                distribution = self.llama.lm_head(hidden).float().softmax(-1)
+                token = int(distribution.argmax())
+                probabilities.append(float(distribution[token]))
+                if token == self.end_id:
+                    break
+                out.append(token)
+                before = hidden
+                hidden = self._extend(prefix, self.llama.get_input_embeddings()(torch.tensor([[token]], device=hidden.device)))[0, -1]
+                if token == self.seg_id:
+                    seg_states.append(hidden if self.config.seg_state == "token" else before)
+                if on_token:
+                    on_token(self.tokenizer.decode(out))
+        finally:
+            added = prefix.cache.get_seq_length() - prefix.length
+            if added:
+                prefix.cache.crop(-added)
+        text = self.tokenizer.decode(out)
+        stacked = torch.stack(seg_states) if seg_states else hidden.new_zeros((0, hidden.shape[-1]))
+        return Generated(text, stacked, sum(probabilities) / max(len(probabilities), 1))
+
+    def _extend(self, prefix: Prefix, embeddings: Tensor) -> Tensor:
+        hidden: Tensor = self.llama.model(inputs_embeds=embeddings, past_key_values=prefix.cache, use_cache=True).last_hidden_state
+        return hidden

@@ -1,0 +1,65 @@
+"""Presets: the sizes of a MedSeg-R model as plain data; building one is `MedSegR(config)`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from medsegr.errors import CheckpointError
+
+SENTENCE_ENCODER = "all-MiniLM-L6-v2"
+SENTENCE_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shape of the weights.
+
+    `image_size` is the side in pixels of the square the image is resized to (aspect is not kept, as in MedSAM).
+    `encoder_channels` are the widths at strides 2, 4, 8, 16 and 32; `encoder_blocks` the residual blocks at strides 4..32.
+    `question_encoder` is "minilm" (frozen sentence encoder) or "scratch" (the language model's own embeddings).
+    `seg_state` is "token" (state at `[SEG]`) or "predicting" (state just before it, as LISA does).
+    """
+
+    image_size: int = 256
+    encoder_channels: tuple[int, ...] = (32, 64, 128, 192, 256)
+    encoder_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    grounding_dim: int = 128
+    prompt_tokens: int = 2
+    high_resolution_skips: bool = True
+    context_dim: int = 256
+    context_layers: int = 4
+    context_heads: int = 4
+    context_mlp_dim: int = 640
+    question_encoder: str = "minilm"
+    question_dim: int = 384
+    sentence_encoder: str = SENTENCE_ENCODER
+    sentence_encoder_sha256: str = SENTENCE_ENCODER_SHA256
+    seg_state: str = "token"
+    max_new_tokens: int = 160
+    pixel_mean: float = 0.35
+    pixel_std: float = 0.28
+    targets: tuple[str, ...] = ()
+    calibration: tuple[float, float] = (1.0, 0.0)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelConfig:
+        """Inverse of `to_json`; raises `CheckpointError` for keys that this version does not know."""
+        unknown = sorted(set(data) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise CheckpointError(f"config.json has keys that this version of medsegr does not know: {', '.join(unknown)}.")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "embedded": ModelConfig(),
+    "tiny": ModelConfig(
+        image_size=64, encoder_channels=(8, 16, 16, 24, 32), encoder_blocks=(1, 1, 1, 1), grounding_dim=32,
+        context_dim=48, context_layers=2, context_heads=2, context_mlp_dim=96,
+    ),
+}

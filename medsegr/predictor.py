@@ -1,0 +1,289 @@
+"""The public API, after SAM's `SamPredictor`: `set_image` once, then `ask` as often as you like; `ask_volume` for a stack.
+
+Everything that depends on the image alone (encoder maps, the language model's prefix) is computed once and kept in a bounded
+cache keyed by image content, so a follow-up question pays for neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from medsegr.errors import Cancelled, ImageError, QuestionError
+from medsegr.imaging import Picture, Volume, read_image, to_rgb, volume_intensity_range
+from medsegr.imaging.components import remove_specks
+from medsegr.imaging.resizing import resize_rgb
+from medsegr.model.checkpoint import Checkpoint, load_checkpoint
+from medsegr.model.context import Generated, Prefix
+from medsegr.model.encoder import ImageFeatures
+from medsegr.model.question import SentenceEncoder, find_sentence_encoder
+from medsegr.model.tokens import phrases, plain
+
+History = Sequence[tuple[str, str]]
+CACHE_BYTES = 512 * 2**20
+MAX_QUESTION = 2000
+MAX_TURNS = 8
+PROBES = (0.5, 0.35, 0.65, 0.2, 0.8)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One structure of a reply. `mask` is bool on the input's own grid, [H, W] or [X, Y, Z]; `confidence` in [0, 1] estimates
+    the probability that the mask's Dice against an expert is at least 0.7."""
+
+    label: str
+    phrase: str
+    mask: NDArray[np.bool_]
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Answer without markup, what was found (empty: not present) and where the time went, in milliseconds."""
+
+    text: str
+    findings: tuple[Finding, ...]
+    latencies_ms: dict[str, float]
+
+
+@dataclass
+class _Prepared:
+    scales: list[ImageFeatures]
+    prefix: Prefix | None
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(f.n_bytes for f in self.scales)
+
+
+class Predictor:
+    """Answers questions about one image at a time. Not thread-safe: one caller, or one lock around it."""
+
+    def __init__(self, checkpoint: Checkpoint, sentences: SentenceEncoder | None, device: str = "cpu", scales: Sequence[float] = (1.0, 1.25, 1.5)) -> None:
+        self.model, self.meta, self.device = checkpoint.model, checkpoint.meta, device
+        self.config = checkpoint.model.config
+        self.sentences, self.scales = sentences, tuple(scales)
+        self.targets: tuple[str, ...] = self.config.targets
+        self.version, self.licence = checkpoint.version, str(checkpoint.meta["licence"])
+        self._cache: OrderedDict[str, _Prepared] = OrderedDict()
+        self._marked: OrderedDict[str, str] = OrderedDict()
+        self._current: tuple[str, tuple[int, int]] | None = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | Path = "embedded", device: str = "cpu") -> Predictor:
+        """Load a shipped preset or a checkpoint directory; nothing is downloaded. Raises `CheckpointError`."""
+        checkpoint = load_checkpoint(name_or_dir, device)
+        config = checkpoint.model.config
+        sentences = None
+        if config.question_encoder != "scratch":
+            sentences = SentenceEncoder(find_sentence_encoder(config.sentence_encoder, config.sentence_encoder_sha256)).to(device)
+        return cls(checkpoint, sentences, device)
+
+    def set_image(self, image: Path | str | NDArray[np.generic] | Picture, modality: str | None = None) -> None:
+        """Prepare a 2-D image: a path, [H, W] or [H, W, 3], or a `Picture`. Raises `ImageError`; a volume goes to `ask_volume`."""
+        if isinstance(image, str | Path):
+            read = read_image(Path(image), modality)
+            if isinstance(read, Volume):
+                raise ImageError(f"{Path(image).name} is a volume of {read.n_slices} slices: use ask_volume, or name one slice.")
+            image = read
+        if not isinstance(image, Picture):
+            image = Picture(pixels=np.asarray(image), modality=modality, spacing_mm=None)
+        rgb = to_rgb(image.pixels, modality or image.modality, image.body_part)
+        self._current = (self._prepare(rgb, self.scales)[0], (rgb.shape[0], rgb.shape[1]))
+
+    def ask(
+        self, question: str, history: History = (), *, on_text: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None, max_new_tokens: int | None = None,
+        points: Sequence[Sequence[float]] | None = None, box: Sequence[float] | None = None,
+    ) -> Reply:
+        """Answer a question about the image of `set_image`; masks are [H, W] bool on its grid.
+
+        points: [[row, column, 1 inside | 0 outside], ...]; box: [row0, column0, row1, column1] limits the masks; both in pixels.
+        Raises `QuestionError` (no image, bad question or options) and `Cancelled`.
+        """
+        if self._current is None:
+            raise QuestionError("No image is set: call set_image before ask.")
+        key, size = self._current
+        prepared = self._cache.get(key)
+        if prepared is None:
+            raise QuestionError("The image has left the cache: call set_image again.")
+        began = time.perf_counter()
+        generated = self._generate(self._prefix(prepared), question, history, on_text, should_stop, max_new_tokens)
+        answered = time.perf_counter()
+        click = _clicks(points, size, self.config.image_size)
+        masks, confidences = self._decode(prepared, generated.states, size, click)
+        if box is not None:
+            masks = masks & _inside(box, size)
+        findings = _findings(generated.text, masks, confidences)
+        done = time.perf_counter()
+        latencies = {"text_ms": 1e3 * (answered - began), "masks_ms": 1e3 * (done - answered), "total_ms": 1e3 * (done - began)}
+        return Reply(self._text(generated.text, findings), findings, latencies)
+
+    def ask_volume(
+        self, volume: Volume, question: str, history: History = (), *, slices: range | None = None,
+        on_text: Callable[[str], None] | None = None, on_progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None, max_new_tokens: int | None = None,
+    ) -> Reply:
+        """Answer about a stack: the text comes from a few probe slices, its `[SEG]` states are decoded on every slice.
+
+        Masks are [X, Y, Z] bool on the volume's own grid; a slice counts only where the presence score says so.
+        """
+        began = time.perf_counter()
+        chosen = slices if slices is not None else range(volume.n_slices)
+        if not len(chosen) or chosen[0] < 0 or chosen[-1] >= volume.n_slices:
+            raise QuestionError(f"The slice range must lie within 0..{volume.n_slices - 1} of this volume.")
+        scale = volume_intensity_range(volume)
+
+        def rgb(k: int) -> NDArray[np.uint8]:
+            return to_rgb(volume.slice_pixels(k), volume.modality, volume.body_part, scale)
+
+        generated = self._probe(rgb, chosen, question, history, should_stop, max_new_tokens)
+        if on_text:
+            on_text(plain(generated.text))
+        answered = time.perf_counter()
+        n = generated.states.shape[0]
+        masks = np.zeros((n, *volume.voxels.shape[:3]), dtype=bool)
+        qualities: list[list[tuple[int, float]]] = [[] for _ in range(n)]
+        for done, k in enumerate(chosen if n else (), start=1):
+            if should_stop and should_stop():
+                raise Cancelled("The question was cancelled.")
+            pixels = rgb(k)
+            prepared = self._prepare(pixels, self.scales[:1])[1]
+            planes, confidences = self._decode(prepared, generated.states, (pixels.shape[0], pixels.shape[1]), None, need_presence=True)
+            for i in range(n):
+                if planes[i].any():
+                    volume.slice_mask_to_volume(k, planes[i], masks[i])
+                    qualities[i].append((int(planes[i].sum()), confidences[i]))
+            if on_progress:
+                on_progress(done, len(chosen))
+        masks = np.stack([remove_specks(m) for m in masks]) if n else masks
+        confidences = [sum(a * c for a, c in q) / sum(a for a, _ in q) if q else 0.0 for q in qualities]
+        findings = _findings(generated.text, masks, confidences)
+        finished = time.perf_counter()
+        latencies = {"text_ms": 1e3 * (answered - began), "masks_ms": 1e3 * (finished - answered), "total_ms": 1e3 * (finished - began)}
+        return Reply(self._text(generated.text, findings), findings, latencies)
+
+    def _probe(
+        self, rgb: Callable[[int], NDArray[np.uint8]], chosen: range, question: str, history: History,
+        should_stop: Callable[[], bool] | None, max_new_tokens: int | None,
+    ) -> Generated:
+        """Ask on a few slices; keep the answer with most targets, then the surest."""
+        answers: list[tuple[int, float, Generated]] = []
+        for k in dict.fromkeys(chosen[min(len(chosen) - 1, int(p * len(chosen)))] for p in PROBES):
+            prepared = self._prepare(rgb(k), self.scales[:1])[1]
+            generated = self._generate(self._prefix(prepared), question, history, None, should_stop, max_new_tokens)
+            answers.append((generated.states.shape[0], generated.score, generated))
+        return max(answers, key=lambda a: a[:2])[2]
+
+    def _prepare(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> tuple[str, _Prepared]:
+        key = hashlib.sha256(rgb.tobytes() + repr((rgb.shape, tuple(scales), self.version)).encode()).hexdigest()
+        if key not in self._cache:
+            sides = [int(round(self.config.image_size * s / 32)) * 32 for s in scales]
+            features = [self.model.encode_image(torch.from_numpy(resize_rgb(rgb, side)).unsqueeze(0)) for side in sides]
+            self._cache[key] = _Prepared(features, None)
+            while len(self._cache) > 1 and sum(p.n_bytes for p in self._cache.values()) > CACHE_BYTES:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return key, self._cache[key]
+
+    def _prefix(self, prepared: _Prepared) -> Prefix:
+        if prepared.prefix is None:
+            prepared.prefix = self.model.context.prefix(prepared.scales[0].context)
+        return prepared.prefix
+
+    def _generate(
+        self, prefix: Prefix, question: str, history: History, on_text: Callable[[str], None] | None,
+        should_stop: Callable[[], bool] | None, max_new_tokens: int | None,
+    ) -> Generated:
+        if len(question) > MAX_QUESTION:
+            raise QuestionError(f"The question has {len(question)} characters; at most {MAX_QUESTION} are read.")
+        turns = [(q, self._marked.get(a, a)) for q, a in list(history)[-MAX_TURNS:]]
+        if sum(len(q) + len(a) for q, a in turns) > 4 * MAX_QUESTION:
+            raise QuestionError(f"The history is too long: its last {MAX_TURNS} turns may hold {4 * MAX_QUESTION} characters.")
+        sent = ""
+
+        def forward(text: str) -> None:
+            nonlocal sent
+            shown = plain(text)
+            if on_text and len(shown) > len(sent) and shown.startswith(sent):
+                on_text(shown[len(sent) :])
+                sent = shown
+
+        generated = self.model.context.generate(
+            prefix, turns, question.strip(), self.sentences, max_new_tokens=max_new_tokens, on_token=forward if on_text else None, should_stop=should_stop
+        )
+        if generated is None:
+            raise Cancelled("The question was cancelled.")
+        return generated
+
+    def _decode(
+        self, prepared: _Prepared, states: Tensor, size: tuple[int, int], click: tuple[Tensor, Tensor] | None, need_presence: bool = False
+    ) -> tuple[NDArray[np.bool_], list[float]]:
+        """Masks [n, H, W] at native size, logits averaged over the scales, and n calibrated confidences."""
+        n = states.shape[0]
+        if n == 0:
+            return np.zeros((0, *size), dtype=bool), []
+        logits = torch.zeros(n, *size, device=self.device)
+        quality, presence = torch.zeros(n, device=self.device), torch.zeros(n, device=self.device)
+        for features in prepared.scales:
+            points, labels = click if click else (None, None)
+            masks = self.model.decode_masks(features, states, points, labels)
+            logits += F.interpolate(masks.logits.unsqueeze(1), size=size, mode="bilinear", align_corners=False)[:, 0] / len(prepared.scales)
+            quality += masks.quality / len(prepared.scales)
+            presence += masks.presence / len(prepared.scales)
+        found = logits > 0
+        if need_presence:
+            found &= (presence > 0)[:, None, None]
+        slope, offset = self.config.calibration
+        return found.cpu().numpy(), torch.sigmoid(slope * quality + offset).tolist()
+
+    def _text(self, marked: str, findings: Sequence[Finding]) -> str:
+        """The answer for people; says so where a structure was named and no outline came out."""
+        text = plain(marked)
+        empty = [p for p in phrases(marked) if p not in {f.phrase for f in findings}]
+        if empty:
+            text = f"{text} (No outline could be drawn for: {', '.join(empty)}.)"
+        self._marked[text] = marked
+        while len(self._marked) > 1000:
+            self._marked.popitem(last=False)
+        return text
+
+
+def _findings(marked: str, masks: NDArray[np.bool_], confidences: Sequence[float]) -> tuple[Finding, ...]:
+    named = phrases(marked)
+    return tuple(
+        Finding(label=phrase or "finding", phrase=phrase, mask=mask, confidence=float(confidence))
+        for phrase, mask, confidence in zip(named, masks, confidences, strict=True)
+        if mask.any()
+    )
+
+
+def _clicks(points: Sequence[Sequence[float]] | None, size: tuple[int, int], side: int) -> tuple[Tensor, Tensor] | None:
+    """Clicks in image pixels (row, column, label) -> (x, y) in the model's square and labels."""
+    if not points:
+        return None
+    array = np.asarray(points, dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != 3 or not np.isin(array[:, 2], (0, 1)).all():
+        raise QuestionError("points must be a list of [row, column, label] with label 1 (inside) or 0 (outside).")
+    if (array[:, :2] < 0).any() or (array[:, 0] >= size[0]).any() or (array[:, 1] >= size[1]).any():
+        raise QuestionError(f"points must lie inside the image of {size[0]} x {size[1]} pixels.")
+    scaled = array[:, :2] * np.array([side / size[0], side / size[1]], dtype=np.float32)
+    return torch.from_numpy(scaled[:, ::-1].copy()), torch.from_numpy(array[:, 2].copy())
+
+
+def _inside(box: Sequence[float], size: tuple[int, int]) -> NDArray[np.bool_]:
+    if len(box) != 4 or not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
+        raise QuestionError(f"box must be [row0, column0, row1, column1] inside the image of {size[0]} x {size[1]} pixels.")
+    inside = np.zeros(size, dtype=bool)
+    inside[int(box[0]) : int(np.ceil(box[2])), int(box[1]) : int(np.ceil(box[3]))] = True
+    return inside

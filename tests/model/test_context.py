@@ -1,0 +1,53 @@
+"""Generation: same as teacher forcing, prefix untouched, cancel, LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from medsegr.model.medsegr import MedSegR
+from medsegr.model.packing import conversation_tokens
+
+
+def _prefix(model: MedSegR) -> tuple[torch.Tensor, object]:
+    torch.manual_seed(2)
+    image = torch.randn(1, 4, model.config.context_dim)
+    return image, model.context.prefix(image)
+
+
+def test_generation_agrees_with_a_full_pass(tiny: MedSegR) -> None:
+    image, prefix = _prefix(tiny)
+    out = tiny.context.generate(prefix, [], "Where is the liver?", None, max_new_tokens=6)
+    ids = tiny.context.tokenizer.encode(out.text, add_special_tokens=False)
+    packed, states = conversation_tokens(tiny.context.tokenizer, [("Where is the liver?", out.text)], None)
+    with torch.no_grad():
+        hidden, _ = tiny.context(image, packed, states)
+        predicted = tiny.context.llama.lm_head(hidden[0]).argmax(-1)
+    start = int((packed.token_ids[0] == tiny.context.answer_id).nonzero()[0, 0])
+    assert predicted[start : start + len(ids)].tolist() == packed.token_ids[0, start + 1 : start + 1 + len(ids)].tolist()
+
+
+def test_the_prefix_is_reused_unchanged(tiny: MedSegR) -> None:
+    _, prefix = _prefix(tiny)
+    first = tiny.context.generate(prefix, [], "Where is the liver?", None, max_new_tokens=5)
+    assert prefix.cache.get_seq_length() == prefix.length
+    tiny.context.generate(prefix, [("a", "b")], "Which organ makes bile?", None, max_new_tokens=5)
+    again = tiny.context.generate(prefix, [], "Where is the liver?", None, max_new_tokens=5)
+    assert again.text == first.text
+
+
+def test_cancel_returns_none_and_restores_the_prefix(tiny: MedSegR) -> None:
+    _, prefix = _prefix(tiny)
+    assert tiny.context.generate(prefix, [], "Where?", None, should_stop=lambda: True) is None
+    assert prefix.cache.get_seq_length() == prefix.length
+
+
+def test_lora_trains_only_its_own_weights_and_saves_in_peft_format(tiny: MedSegR, tmp_path: Path) -> None:
+    tiny.context.add_lora(rank=2, alpha=4)
+    trained = [name for name, p in tiny.context.model.named_parameters() if p.requires_grad]
+    assert trained and all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in trained)
+    tiny.context.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+    assert (tmp_path / "model.safetensors").is_file()
+    assert hasattr(tiny.context.model, "peft_config"), "saving must leave the model as it was"
