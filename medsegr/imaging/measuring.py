@@ -14,8 +14,9 @@ from medsegr.imaging.types import Picture, Volume
 def measure(mask: NDArray[Any], reference: Picture | Volume) -> dict[str, Any]:
     """Size of `mask` (bool, [H, W] or [X, Y, Z], on the grid of `reference`).
 
-    A picture gives `area_mm2`, or `area_px` where its spacing is unknown. A volume gives `volume_ml` and `slices`: the first
-    and the last slice index (from 0, along `slice_axis`) that the mask touches, or an empty list for an empty mask.
+    A picture gives `area_mm2`, or `area_px` where its spacing is unknown. A volume gives `volume_ml` and
+    `slices`: the first and the last slice index (from 0, along `slice_axis`) that the mask touches, or an
+    empty list for an empty mask.
     """
     grid = reference.shape if isinstance(reference, Volume) else reference.pixels.shape[:2]
     mask = np.asarray(mask).astype(bool)

@@ -12,16 +12,16 @@ from scipy import ndimage
 from medsegr.errors import ImageError
 
 COLOURS: tuple[tuple[int, int, int], ...] = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-    (148, 103, 189), (127, 219, 75), (255, 140, 140),
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167), (148, 103, 189), (127, 219, 75), (255, 140, 140),
 )  # fmt: skip
-"""Okabe and Ito's colours for all kinds of colour vision, and three more; the n-th finding takes the n-th, cyclically."""
+"""Okabe and Ito's colours for all kinds of colour vision, and three more; finding n takes colour n, cyclically."""
 
 FILL = 0.25
 
 
 def overlay(rgb: NDArray[np.uint8], masks: Sequence[tuple[str, NDArray[Any]]]) -> NDArray[np.uint8]:
-    """Draw `masks` (name, [H, W] bool) over `rgb` [H, W, 3] uint8, later ones above; the input stays as it is."""
+    """Draw `masks` (name, [H, W] bool) over `rgb` [H, W, 3] uint8, later ones above; returns a copy."""
     drawn = np.asarray(rgb).astype(np.float32)
     if drawn.ndim != 3 or drawn.shape[2] != 3:
         raise ImageError(f"An overlay needs an RGB picture [H, W, 3]; found shape {drawn.shape}.")

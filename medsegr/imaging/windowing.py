@@ -26,13 +26,15 @@ def to_rgb(
 ) -> NDArray[np.uint8]:
     """Render `pixels` [H, W], [H, W, 3] or [H, W, 4] as uint8 [H, W, 3].
 
-    8-bit pixels stay as they are (grey is replicated, alpha dropped) unless `intensity_range` is given. CT in HU gets the
-    soft-tissue window -160..240, or 0..80 where `body_part` is HEAD or BRAIN. Everything else is scaled between its
-    0.5 and 99.5 percentiles. Unsigned CT values cannot be HU and are scaled by percentiles, too.
+    8-bit pixels stay as they are (grey is replicated, alpha dropped) unless `intensity_range` is given.
+    CT in HU gets the soft-tissue window -160..240, or 0..80 where `body_part` is HEAD or BRAIN. Everything
+    else is scaled between its 0.5 and 99.5 percentiles; so are unsigned CT values, which cannot be HU.
     """
     pixels = np.asarray(pixels)
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))) or pixels.size == 0:
-        raise ImageError(f"Pixels have shape {pixels.shape}; [H, W] or [H, W, 3] with at least one pixel is expected.")
+        raise ImageError(
+            f"Pixels have shape {pixels.shape}; [H, W] or [H, W, 3] with at least one pixel is expected."
+        )
     if pixels.ndim == 3:
         pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]
     if pixels.dtype == np.bool_:
@@ -52,7 +54,9 @@ def scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
 
 
 def volume_intensity_range(volume: Volume) -> tuple[float, float]:
-    """(low, high) shared by all slices of `volume`: the window for CT, 0..255 for colour, percentiles for the rest."""
+    """(low, high) shared by all slices of `volume`: the window for CT, 0..255 for colour, percentiles for the
+    rest.
+    """
     if volume.voxels.ndim == 4:
         return 0.0, 255.0
     return _range_of(volume.voxels, volume.modality, volume.body_part)

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import medsegr
 from medsegr.errors import MedSegRError, QAFileError
-from medsegr.model.checkpoint import load_checkpoint, save_checkpoint
+from medsegr.model.checkpoint import load_checkpoint, save_checkpoint, with_calibration
 from medsegr.model.losses import LossWeights
 from medsegr.model.medsegr import Batch, MedSegR
 from medsegr.model.presets import PRESETS, ModelConfig
@@ -30,6 +30,7 @@ from medsegr.qa.reader import read_qa
 from medsegr.qa.schema import Conversation
 from medsegr.training.augment import NONE, Augmentation
 from medsegr.training.batches import Sampler, Sampling, count_by_set, make_batch
+from medsegr.training.calibrate import calibrate, kept_for_calibration
 from medsegr.training.card import model_card
 from medsegr.training.images import Case, load_cases
 
@@ -57,6 +58,7 @@ class PretrainOptions:
     lora_rank: int = 0
     freeze_grounding: bool = False
     augment: bool = True
+    calibration_share: float = 0.05
     overrides: dict[str, Any] = field(default_factory=dict)
     loss: LossWeights = LossWeights()
     sampling: Sampling = Sampling()
@@ -169,6 +171,8 @@ def run(options: PretrainOptions) -> Path:
     conversations, root = read_conversations(options)
     model = new_model(options, conversations).to(options.device)
     cases = load_cases(conversations, root, model.config.image_size)
+    kept = [case for case in cases if kept_for_calibration(case, options.calibration_share)]
+    cases = [case for case in cases if not kept_for_calibration(case, options.calibration_share)]
     encoder = question_encoder(model.config)
     optimizer = optimizer_for(model, options)
     state_path = options.out.with_name(options.out.name + ".resume") / "state.pt"
@@ -177,6 +181,11 @@ def run(options: PretrainOptions) -> Path:
     model.eval()
     meta = run_record(options, model, cases, clock, losses)
     save_checkpoint(model, options.out, meta, model_card(meta, conversations))
+    if kept:
+        slope, offset, count = calibrate(options.out, kept)
+        model.config = with_calibration(model.config, slope, offset)
+        meta["calibration"] = {"patients_kept_out": len({c.patient_id for c in kept}), "findings": count, "slope": slope, "offset": offset}
+        save_checkpoint(model, options.out, meta, model_card(meta, conversations))
     return options.out
 
 

@@ -1,0 +1,132 @@
+"""`/medsegr/...`: ask with events, cancel, look at turns and masks, health. The app mounts this router in front of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from fastapi.params import Depends
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from medsegr.web.edge import SentenceRoute, read_body, updates
+from medsegr.web.errors import Refusal, status_of
+from medsegr.web.masks import Geometry, write
+from medsegr.web.requests import AskBody, parse, parse_object
+from medsegr.web.service import ImageFile, Service, Update
+
+TURN_ID = re.compile(r"[0-9a-f]{32}")
+MAX_LISTED = 1000
+MASK_TYPES = {"nrrd": ".nrrd", "nifti": ".nii.gz"}
+MEDIA_TYPES = {".nrrd": "application/octet-stream", ".nii.gz": "application/gzip", ".nii": "application/octet-stream", ".png": "image/png"}
+
+FindImage = Callable[[str, str], ImageFile]
+"""(image id, session id) -> file; raises `Refusal`."""
+
+
+def ask_router(service: Service, find: FindImage, models: dict[str, bool], guards: Sequence[Depends] = ()) -> APIRouter:
+    """The router. `models` maps a model's name to whether it answers about one slice only; the first is the default.
+
+    `guards` are dependencies (a login) that every route but the health checks gets.
+    """
+    router = APIRouter(prefix="/medsegr", tags=["MedSeg-R"], route_class=SentenceRoute)
+    _add_health(router, service)
+    _add_ask(router, service, find, models, list(guards))
+    _add_turns(router, service, list(guards))
+    return router
+
+
+def _add_health(router: APIRouter, service: Service) -> None:
+    @router.get("/healthz", summary="The server is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="Weights are loaded and the golden question passed")
+    async def readyz() -> Response:
+        reason, info = service.unready(), service.worker.info
+        if reason or info is None:
+            return JSONResponse({"ready": False, "detail": reason or "The model is loading."}, status_code=503)
+        return JSONResponse({"ready": True, "model_version": info.version, "weights_licence": info.licence})
+
+
+def _add_ask(router: APIRouter, service: Service, find: FindImage, models: dict[str, bool], guards: list[Depends]) -> None:
+    schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": AskBody.model_json_schema()}}}}
+
+    @router.post("/ask", summary="Ask a question; the reply comes as server-sent events", dependencies=guards, openapi_extra=schema)
+    async def ask(request: Request) -> StreamingResponse:
+        body = parse(AskBody, parse_object(await read_body(request), "The request body"))
+        model = body.model or next(iter(models))
+        if model not in models:
+            raise Refusal(404, f"There is no model of this name; known are {', '.join(models)}.")
+        image = await run_in_threadpool(find, body.image, body.session_id)
+        news = updates(service, body, image, one_slice=models[model])
+        first = await anext(news)  # refusals of the queue must become a status, not an event
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_events(first, news), media_type="text/event-stream", headers=headers)
+
+
+async def _events(first: Update | None, news: AsyncIterator[Update | None]) -> AsyncIterator[bytes]:
+    yield _event(first)
+    try:
+        async for update in news:
+            yield _event(update)
+    finally:
+        close: Any = getattr(news, "aclose", None)
+        if close:
+            await close()
+
+
+def _event(update: Update | None) -> bytes:
+    if update is None:
+        return b": still here\n\n"
+    data = dict(update.data)
+    if update.error:
+        data |= {"status": status_of(update.error), "detail": str(update.error)}
+    return f"event: {update.kind.value}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def _add_turns(router: APIRouter, service: Service, guards: list[Depends]) -> None:
+    @router.get("/turns", summary="The newest turns, of one image if named, oldest first", dependencies=guards)
+    def turns(image: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
+        if not 1 <= limit <= MAX_LISTED:
+            raise Refusal(422, f"`limit` must be between 1 and {MAX_LISTED}.")
+        return [asdict(turn) for turn in service.store.turns(image, limit)]
+
+    @router.get("/turns/{turn_id}", summary="One turn", dependencies=guards)
+    def turn(turn_id: str) -> dict[str, Any]:
+        return asdict(service.store.get(_checked(turn_id)))
+
+    @router.delete("/turns/{turn_id}", summary="Cancel a question that waits or is being answered", dependencies=guards)
+    def cancel(turn_id: str) -> dict[str, str]:
+        service.cancel(_checked(turn_id))
+        return {"turn_id": turn_id, "status": "cancelling"}
+
+    @router.get("/turns/{turn_id}/masks/{n}", summary="The whole mask of one finding", dependencies=guards)
+    def mask(turn_id: str, n: int, format: str = "nrrd") -> Response:
+        if format not in MASK_TYPES:
+            raise Refusal(422, f"`format` must be one of {', '.join(MASK_TYPES)}.")
+        stored = service.mask(_checked(turn_id), n)
+        extension = MASK_TYPES[format]
+        with tempfile.TemporaryDirectory(prefix="medsegr-") as folder:
+            path = Path(folder) / f"{turn_id}_{n}{extension}"
+            write(path, stored.mask.view(np.uint8), Geometry.from_json(stored.geometry))
+            return file_reply(path, extension)
+
+
+def file_reply(path: Path, extension: str) -> Response:
+    """The bytes of `path` as a download; the file may go afterwards."""
+    headers = {"Content-Disposition": f'attachment; filename="{path.name}"'}
+    return Response(path.read_bytes(), media_type=MEDIA_TYPES[extension], headers=headers)
+
+
+def _checked(turn_id: str) -> str:
+    if not TURN_ID.fullmatch(turn_id):
+        raise Refusal(404, "A turn's id has 32 hexadecimal digits; `GET /medsegr/turns` lists those that exist.")
+    return turn_id

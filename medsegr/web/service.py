@@ -1,0 +1,190 @@
+"""Ask a question about an image: store the turn, queue it, and turn what the model says into the reply that clients get.
+
+Used by the routes (which await) and by MONAI Label's infer task (which blocks). Events reach listeners from other threads.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegr.errors import Cancelled, MedSegRError
+from medsegr.rounds.store import NewTurn, StoredMask, Turn, TurnStatus, TurnStore
+from medsegr.web.errors import Refusal, revive
+from medsegr.web.jobs import Event, EventKind, Job
+from medsegr.web.masks import Geometry, extension_for, fixed_values, flatten, label_names, unpack, write
+from medsegr.web.requests import AskOptions
+from medsegr.web.worker import ModelWorker, WorkerState
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image that may be asked about: its id for people and the store, and the file or folder behind it."""
+
+    id: str
+    path: Path
+
+
+Resolver = Callable[[str], ImageFile]
+"""Image id -> file; raises `Refusal` 404 for everything that is not among the studies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A finished reply: `params` as clients get them, and each finding's whole mask in packed form."""
+
+    turn_id: str
+    params: dict[str, Any]
+    packed: tuple[bytes, ...]
+    geometry: Geometry
+
+    def label_map(self, values: Sequence[int | None]) -> NDArray[np.uint8]:
+        """The findings flattened into one map; see `masks.flatten`."""
+        masks = [unpack(packed, self.geometry.shape) for packed in self.packed]
+        return flatten(masks, values, self.geometry.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """News about a turn. `outcome` comes with `done`, `error` with `error`; both end it."""
+
+    kind: EventKind
+    data: dict[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    error: MedSegRError | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows."""
+        return self.kind in (EventKind.DONE, EventKind.ERROR)
+
+
+Listener = Callable[[Update], None]
+
+
+class Service:
+    """The one object behind the routes. `targets` are the names of the fixed labels, in order."""
+
+    def __init__(self, worker: ModelWorker, store: TurnStore, targets: Sequence[str], resolve: Resolver) -> None:
+        self.worker, self.store, self.targets, self.resolve = worker, store, tuple(targets), resolve
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="medsegr-store")
+
+    def submit(
+        self, options: AskOptions, image: ImageFile, listener: Listener, *, one_slice: bool = False, editor: str = "anonymous"
+    ) -> str:
+        """Store and queue a question; returns the turn's id. `listener` hears everything that follows."""
+        asked = {"slices": options.slices, "points": options.points, "box": options.box, "one_slice": one_slice}
+        turn_id = self.store.add(
+            NewTurn(image.id, options.question, options.turns, editor, options.client_id or None, asked)
+        )
+        job = Job(
+            id=turn_id, image=str(image.path), question=options.question,
+            history=tuple((t.question, t.answer) for t in options.history), slices=options.slice_range, points=options.points,
+            box=options.box, max_new_tokens=options.max_new_tokens, one_slice=one_slice,
+        )  # fmt: skip
+        try:
+            ahead = self.worker.submit(job, lambda event: self._hear(turn_id, event, listener))
+        except MedSegRError as error:
+            self.store.close(turn_id, TurnStatus.FAILED, str(error))
+            raise
+        listener(Update(EventKind.QUEUED, {"turn_id": turn_id, "place": ahead}))
+        return turn_id
+
+    def ask(self, options: AskOptions, image: ImageFile, *, one_slice: bool = False, editor: str = "anonymous") -> Outcome:
+        """Block until the question is answered; raises `MedSegRError`."""
+        updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
+        self.submit(options, image, updates.put, one_slice=one_slice, editor=editor)
+        while True:
+            update = updates.get()
+            if update.outcome:
+                return update.outcome
+            if update.error:
+                raise update.error
+
+    def cancel(self, turn_id: str) -> Turn:
+        """Withdraw an open question; raises `StoreError` for an unknown turn, `Refusal` 409 for a finished one."""
+        turn = self.store.get(turn_id)
+        if not self.worker.cancel(turn_id):
+            turn = self.store.get(turn_id)
+            raise Refusal(409, f"This turn is {turn.status.value}; only a question that is waiting or being answered can be cancelled.")
+        return turn
+
+    def mask(self, turn_id: str, n: int) -> StoredMask:
+        """The whole mask of finding `n`; raises `StoreError`."""
+        return self.store.mask(turn_id, n)
+
+    def write_map(self, outcome: Outcome, image: ImageFile, folder: Path, asked: str | None, *, fixed: bool) -> Path:
+        """Write the label map that stock clients read: fixed ids for those that never see the reply, else 1..N."""
+        labels = [finding["label"] for finding in outcome.params["findings"]]
+        values: list[int | None] = list(fixed_values(labels, self.targets) if fixed else range(1, len(labels) + 1))
+        extension = extension_for(asked, image.path, outcome.geometry)
+        path = folder / f"{outcome.turn_id}{extension}"
+        write(path, outcome.label_map(values), outcome.geometry, image.path)
+        return path
+
+    def unready(self) -> str | None:
+        """Why questions cannot be answered now, in one sentence, or None."""
+        state, failure = self.worker.state, self.worker.failure
+        if failure:
+            return failure[1]
+        return None if state is WorkerState.READY else f"The model is {state.value}; it will be ready shortly."
+
+    def close(self) -> None:
+        """Stop the model and finish writing."""
+        self.worker.close()
+        self._finisher.shutdown()
+        self.store.dispose()
+
+    def _hear(self, turn_id: str, event: Event, listener: Listener) -> None:
+        """Called from the worker's thread; anything slow is handed on, in order, so that the next question can begin."""
+        if event.kind in (EventKind.DONE, EventKind.ERROR):
+            self._finisher.submit(self._record, turn_id, event, listener)
+            return
+        if event.kind is EventKind.STARTED:
+            self._finisher.submit(self.store.start, turn_id)
+        listener(Update(event.kind, {"turn_id": turn_id, **event.data}))
+
+    def _record(self, turn_id: str, event: Event, listener: Listener) -> None:
+        try:
+            if event.kind is EventKind.ERROR:
+                raise revive(event.data["kind"], event.data["sentence"])
+            outcome = self._finish(turn_id, event)
+        except MedSegRError as error:
+            status = TurnStatus.CANCELLED if isinstance(error, Cancelled) else TurnStatus.FAILED
+            self.store.close(turn_id, status, str(error))
+            listener(Update(EventKind.ERROR, {"turn_id": turn_id}, error=error))
+            return
+        except Exception as error:  # a full disk, for one: the client must hear of it rather than wait for ever
+            failure = Refusal(500, f"The reply could not be stored ({type(error).__name__}).")
+            listener(Update(EventKind.ERROR, {"turn_id": turn_id}, error=failure))
+            return
+        for finding in outcome.params["findings"]:
+            listener(Update(EventKind.FINDING, finding))
+        listener(Update(EventKind.DONE, outcome.params, outcome=outcome))
+
+    def _finish(self, turn_id: str, event: Event) -> Outcome:
+        data, info = event.data, self.worker.info
+        version, licence = (info.version, info.licence) if info else ("unknown", "unknown")
+        geometry = Geometry.from_json(data["geometry"])
+        findings = [{"n": n, "value": n, **finding} for n, finding in enumerate(data["findings"], start=1)]
+        self.store.finish(
+            turn_id, answer=data["text"], findings=findings, model_version=version, latencies=data["latencies"],
+            masks=event.masks, shape=geometry.shape, geometry=data["geometry"],
+        )  # fmt: skip
+        params = {
+            "turn_id": turn_id,
+            "answer": data["text"],
+            "findings": findings,
+            "label_names": label_names([finding["label"] for finding in findings]),
+            "model_version": version,
+            "weights_licence": licence,
+            "latencies": data["latencies"],
+        }
+        return Outcome(turn_id, params, event.masks, geometry)
