@@ -40,9 +40,13 @@ install: $(RUNTIME)
 demo: $(RUNTIME)
 	$(BIN)/python demo/run.py --out demo-out
 
+ifeq ($(strip $(STUDIES)),)
+serve:
+	@echo "Say what to serve: make serve STUDIES=/path/to/images (a folder, or a DICOMweb URL)." >&2; exit 1
+else
 serve: $(RUNTIME)
-	@test -n "$(STUDIES)" || { echo "Say what to serve: make serve STUDIES=/path/to/images (a folder, or a DICOMweb URL)." >&2; exit 1; }
 	$(BIN)/python -m monailabel.main start_server --app apps/medsegr --studies "$(STUDIES)" --host "$(HOST)" --port "$(PORT)"
+endif
 
 test: $(DEV)
 	$(BIN)/python -m pytest --cov --cov-report=term

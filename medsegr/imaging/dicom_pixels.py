@@ -99,7 +99,7 @@ def _shared_rescale(dataset: Dataset) -> tuple[float, float]:
 
 
 def _voi(values: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8] | None:
-    """The first VOI LUT or window as 0..255 (PS3.3 C.11.2), or None where there is none that shows anything."""
+    """The first VOI LUT or window as 0..255 (PS3.3 C.11.2), or None where none shows anything."""
     try:
         if dataset.get("VOILUTSequence") and np.issubdtype(values.dtype, np.integer):
             bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])

@@ -15,6 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medsegr.errors import ImageError
 from medsegr.imaging.dicom_geometry import AXIAL, in_plane_spacing, numbers, orientation, slice_gap, stack
@@ -46,7 +47,7 @@ def read_dicom_file(path: Path) -> Picture | Volume:
     """One DICOM file: a single image gives a `Picture`, several frames give a `Volume`; modality as DICOM
     writes it.
     """
-    dataset = pydicom.dcmread(path, force=True)
+    dataset = _load(path)
     _check_image(dataset, path)
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
     if frames > 1 and str(dataset.get("Modality", "")).upper() == "SM":
@@ -104,7 +105,7 @@ def _read_series(headers: list[tuple[Path, Dataset]], folder: Path) -> Volume:
     headers, affine = _arrange(headers, what)
     voxels = None
     for index, (path, _) in enumerate(headers):
-        dataset = pydicom.dcmread(path, force=True)
+        dataset = _load(path)
         values = pixel_values(dataset, path)
         _check_shape(values, dataset, 1, path)
         plane = np.swapaxes(values, 0, 1)
@@ -213,6 +214,15 @@ def _headers(folder: Path) -> list[tuple[Path, Dataset]]:
         ):
             found.append((path, header))
     return found
+
+
+def _load(path: Path) -> Dataset:
+    """The whole data set; without a meta header, its transfer syntax is the uncompressed one it parses as."""
+    dataset = pydicom.dcmread(path, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        explicit = ExplicitVRLittleEndian if dataset.is_little_endian else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if dataset.is_implicit_VR else explicit
+    return dataset
 
 
 def _check_image(dataset: Dataset, path: Path) -> None:

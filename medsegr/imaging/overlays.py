@@ -15,7 +15,7 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167), (148, 103, 189), (127, 219, 75), (255, 140, 140),
 )  # fmt: skip
-"""Okabe and Ito's colours for all kinds of colour vision, and three more; finding n takes colour n, cyclically."""
+"""Okabe and Ito's colours for every colour vision, and three more; finding n takes number n, cyclically."""
 
 FILL = 0.25
 

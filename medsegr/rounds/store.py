@@ -126,9 +126,12 @@ class TurnStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            (folder / MASKS).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # questions and masks are about patients
+            (folder / MASKS).mkdir(exist_ok=True)
         except OSError as error:
-            raise StoreError(f"The state folder {folder} cannot be created ({error.strerror}); name a writable one.") from error
+            raise StoreError(
+                f"The state folder {folder} cannot be created ({error.strerror}); name a writable one."
+            ) from error
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._engine = create_engine(f"sqlite:///{folder / DATABASE}", hide_parameters=True)
         event.listen(self._engine, "connect", _set_pragmas)
@@ -203,10 +206,14 @@ class TurnStore:
     def _mask_path(self, turn_id: str) -> Path:
         return self.folder / MASKS / turn_id[:2] / f"{turn_id}.npz"
 
-    def _write_masks(self, turn_id: str, masks: Sequence[bytes], shape: Sequence[int], geometry: dict[str, Any]) -> None:
+    def _write_masks(
+        self, turn_id: str, masks: Sequence[bytes], shape: Sequence[int], geometry: dict[str, Any]
+    ) -> None:
         path = self._mask_path(turn_id)
         path.parent.mkdir(exist_ok=True)
-        arrays: dict[str, NDArray[Any]] = {f"packed_{n}": np.frombuffer(m, np.uint8) for n, m in enumerate(masks, start=1)}
+        arrays: dict[str, NDArray[Any]] = {
+            f"packed_{n}": np.frombuffer(m, np.uint8) for n, m in enumerate(masks, start=1)
+        }
         arrays["shape"] = np.asarray(shape, np.int64)
         arrays["geometry"] = np.frombuffer(json.dumps(geometry).encode(), np.uint8)
         handle, name = tempfile.mkstemp(prefix=".", suffix=".npz", dir=path.parent)
@@ -228,7 +235,9 @@ class TurnStore:
         """Questions that a server which is gone left open will never be answered: say so."""
         left_open = [TurnStatus.QUEUED.value, TurnStatus.RUNNING.value]
         with Session(self._engine) as session, session.begin():
-            owners = session.scalars(select(TurnRow.owner).where(TurnRow.status.in_(left_open)).distinct()).all()
+            owners = session.scalars(
+                select(TurnRow.owner).where(TurnRow.status.in_(left_open)).distinct()
+            ).all()
             gone = [owner for owner in owners if not _alive(owner)]
             session.execute(
                 update(TurnRow).where(TurnRow.status.in_(left_open), TurnRow.owner.in_(gone))
@@ -267,7 +276,9 @@ def _check_version(engine: Engine) -> None:
         if found is None:
             session.add(SchemaVersion(version=SCHEMA))
         elif found > SCHEMA:
-            raise StoreError(f"The state folder has schema {found}; this version of medsegr reads up to {SCHEMA}: update it.")
+            raise StoreError(
+                f"The state folder has schema {found}; this version of medsegr reads up to {SCHEMA}: update it."
+            )
 
 
 def _turn(row: TurnRow) -> Turn:

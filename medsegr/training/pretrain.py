@@ -152,7 +152,7 @@ def train_step(model: MedSegR, batch: Batch, optimizer: torch.optim.Optimizer, o
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    return {name: float(value) for name, value in losses.items()}
+    return {name: float(value.detach()) for name, value in losses.items()}
 
 
 def to_device(batch: Batch, device: str) -> Batch:

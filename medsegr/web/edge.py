@@ -43,7 +43,9 @@ class SentenceRoute(APIRoute):
             except MedSegRError as error:
                 return error_reply(error)
             except HTTPException as error:
-                return JSONResponse({"detail": str(error.detail)}, status_code=error.status_code, headers=error.headers)
+                return JSONResponse(
+                    {"detail": str(error.detail)}, status_code=error.status_code, headers=error.headers
+                )
 
         return handle
 
@@ -58,7 +60,9 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     return bytes(body)
 
 
-async def updates(service: Service, options: AskOptions, image: ImageFile, *, one_slice: bool) -> AsyncIterator[Update | None]:
+async def updates(
+    service: Service, options: AskOptions, image: ImageFile, *, one_slice: bool
+) -> AsyncIterator[Update | None]:
     """Submit a question and yield what happens to it, None whenever nothing did for a while.
 
     Closing the iterator before the end (the client has gone) cancels the question.
@@ -86,7 +90,9 @@ async def updates(service: Service, options: AskOptions, image: ImageFile, *, on
             service.worker.cancel(turn_id)
 
 
-async def answer(service: Service, options: AskOptions, image: ImageFile, *, one_slice: bool = False) -> Outcome:
+async def answer(
+    service: Service, options: AskOptions, image: ImageFile, *, one_slice: bool = False
+) -> Outcome:
     """Wait for the reply without holding a thread; raises `MedSegRError`."""
     async for update in updates(service, options, image, one_slice=one_slice):
         if update and update.error:

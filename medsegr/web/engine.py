@@ -92,7 +92,9 @@ class Images:
         return self._read[key]
 
     def _bytes(self) -> int:
-        return sum(i.pixels.nbytes if isinstance(i, Picture) else i.voxels.nbytes for i in self._read.values())
+        return sum(
+            i.pixels.nbytes if isinstance(i, Picture) else i.voxels.nbytes for i in self._read.values()
+        )
 
     @staticmethod
     def _key(path: Path) -> tuple[str, int, int]:
@@ -104,7 +106,9 @@ class Images:
         return str(path), max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)
 
 
-def answer(predictor: PredictorLike, images: Images, job: Job, say: Say, stop: Stop) -> tuple[dict[str, Any], list[bytes]]:
+def answer(
+    predictor: PredictorLike, images: Images, job: Job, say: Say, stop: Stop
+) -> tuple[dict[str, Any], list[bytes]]:
     """Reply fields and packed masks for `job`; raises `MedSegRError`."""
     began = time.perf_counter()
     image = images.get(Path(job.image))
@@ -124,10 +128,21 @@ def answer(predictor: PredictorLike, images: Images, job: Job, say: Say, stop: S
         reply = predictor.ask_volume(image, job.question, job.history, slices=_slices(job, image), **options)
     answered = time.perf_counter()
     findings = [_finding(found, image) for found in reply.findings]
-    packed = [np.packbits(np.ascontiguousarray(found.mask, dtype=np.bool_)).tobytes() for found in reply.findings]
+    packed = [
+        np.packbits(np.ascontiguousarray(found.mask, dtype=np.bool_)).tobytes() for found in reply.findings
+    ]
     latencies = {name: round(float(value), 1) for name, value in reply.latencies_ms.items()}
-    latencies |= {"read_ms": _ms(read - began), "answer_ms": _ms(answered - read), "measure_ms": _ms(time.perf_counter() - answered)}
-    fields = {"text": reply.text, "findings": findings, "geometry": Geometry.of(image).to_json(), "latencies": latencies}
+    latencies |= {
+        "read_ms": _ms(read - began),
+        "answer_ms": _ms(answered - read),
+        "measure_ms": _ms(time.perf_counter() - answered),
+    }
+    fields = {
+        "text": reply.text,
+        "findings": findings,
+        "geometry": Geometry.of(image).to_json(),
+        "latencies": latencies,
+    }
     return fields, packed
 
 
@@ -139,7 +154,9 @@ def _slices(job: Job, volume: Volume) -> range | None:
     """The slices asked for; raises `QuestionError` when the volume does not have them."""
     first, last = job.slices or (0, volume.n_slices - 1)
     if last >= volume.n_slices:
-        raise QuestionError(f"`slices` goes to {last}, but this volume has slices 0 to {volume.n_slices - 1}.")
+        raise QuestionError(
+            f"`slices` goes to {last}, but this volume has slices 0 to {volume.n_slices - 1}."
+        )
     if job.one_slice:
         middle = (first + last) // 2
         return range(middle, middle + 1)
@@ -150,7 +167,13 @@ def _finding(found: FindingLike, image: Picture | Volume) -> dict[str, Any]:
     confidence = float(found.confidence)
     confidence = min(max(confidence, 0.0), 1.0) if confidence == confidence else 0.0
     sizes = {k: round(v, 3) if isinstance(v, float) else v for k, v in measure(found.mask, image).items()}
-    return {"label": found.label, "phrase": found.phrase, "confidence": round(confidence, 4), "slices": None, **sizes}
+    return {
+        "label": found.label,
+        "phrase": found.phrase,
+        "confidence": round(confidence, 4),
+        "slices": None,
+        **sizes,
+    }
 
 
 def golden(predictor: PredictorLike, checkpoint: Path) -> None:
@@ -162,18 +185,28 @@ def golden(predictor: PredictorLike, checkpoint: Path) -> None:
     brought = checkpoint / "golden.json"
     case: dict[str, Any] = json.loads(brought.read_text(encoding="utf-8")) if brought.is_file() else {}
     image = read_image(checkpoint / case["image"]) if case else None
-    picture = image if isinstance(image, Picture) else Picture(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1)), "CT", None)
+    picture = (
+        image
+        if isinstance(image, Picture)
+        else Picture(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1)), "CT", None)
+    )
     predictor.set_image(picture)
     reply = predictor.ask(str(case.get("question", "Which organ stores bile?")))
     masks = [np.asarray(found.mask) for found in reply.findings]
-    if not isinstance(reply.text, str) or any(m.shape != picture.pixels.shape[:2] or m.dtype != np.bool_ for m in masks):
-        raise CheckpointError("The golden question got a reply of the wrong form; the checkpoint does not fit this version.")
+    if not isinstance(reply.text, str) or any(
+        m.shape != picture.pixels.shape[:2] or m.dtype != np.bool_ for m in masks
+    ):
+        raise CheckpointError(
+            "The golden question got a reply of the wrong form; the checkpoint does not fit this version."
+        )
     if case:
         wanted = read_image(checkpoint / case["mask"])
         truth = np.asarray(wanted.pixels if isinstance(wanted, Picture) else wanted.voxels) > 0
         dice = max((2 * np.sum(m & truth) / max(1, m.sum() + truth.sum()) for m in masks), default=0.0)
         if dice < float(case.get("min_dice", 0.5)):
-            raise CheckpointError(f"The golden question's mask has Dice {dice:.2f}, below what the checkpoint promises; copy it anew.")
+            raise CheckpointError(
+                f"The golden question's mask has Dice {dice:.2f}, below what the checkpoint promises; copy it anew."
+            )
 
 
 def build(factory: str, checkpoint: str, device: str) -> PredictorLike:
@@ -196,7 +229,11 @@ def _failure(error: Exception) -> dict[str, Any]:
         return {"event": "error", "kind": type(error).__name__, "sentence": str(error)}
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("The model failed with %s\n%s", type(error).__name__, frames)
-    return {"event": "error", "kind": "internal", "sentence": f"The model failed on this question ({type(error).__name__}); the log says where."}
+    return {
+        "event": "error",
+        "kind": "internal",
+        "sentence": f"The model failed on this question ({type(error).__name__}); the log says where.",
+    }
 
 
 class Engine:
@@ -259,7 +296,9 @@ def main() -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--niceness", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="[%(asctime)s] [%(process)s] [%(levelname)s] (%(name)s) - %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="[%(asctime)s] [%(process)s] [%(levelname)s] (%(name)s) - %(message)s"
+    )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     os.nice(arguments.niceness)
     return Engine(Connection(arguments.fd)).run(arguments.factory, arguments.checkpoint, arguments.device)

@@ -34,7 +34,11 @@ SaveLabel = Callable[[str, Path, str, dict[str, Any]], None]
 
 
 def infer_router(
-    service: Service, find: FindImage, models: dict[str, bool], save_label: SaveLabel, guards: Sequence[Depends] = ()
+    service: Service,
+    find: FindImage,
+    models: dict[str, bool],
+    save_label: SaveLabel,
+    guards: Sequence[Depends] = (),
 ) -> APIRouter:
     """The router; arguments as for `routes.ask_router`."""
     router = APIRouter(prefix="/infer", tags=["Infer"], route_class=SentenceRoute)
@@ -56,12 +60,16 @@ def infer_router(
             else:
                 found = await run_in_threadpool(find, image, session_id)
             outcome = await answer(service, options, found, one_slice=models[model])
-            return await run_in_threadpool(_reply, service, outcome, options, found, folder, output, model, save_label)
+            return await run_in_threadpool(
+                _reply, service, outcome, options, found, folder, output, model, save_label
+            )
 
     @router.post("/wsi/{model}", include_in_schema=False)
     @router.post("/wsi_v2/{model}", include_in_schema=False)
     async def whole_slide(model: str) -> Response:
-        raise Refusal(404, "This app has no model for whole-slide images; `/infer/{model}` takes images and volumes.")
+        raise Refusal(
+            404, "This app has no model for whole-slide images; `/infer/{model}` takes images and volumes."
+        )
 
     return router
 
@@ -83,7 +91,14 @@ def receive(stream: BinaryIO, name: str, folder: Path) -> ImageFile:
 
 
 def _reply(
-    service: Service, outcome: Outcome, options: AskOptions, image: ImageFile, folder: Path, output: str, model: str, save_label: SaveLabel
+    service: Service,
+    outcome: Outcome,
+    options: AskOptions,
+    image: ImageFile,
+    folder: Path,
+    output: str,
+    model: str,
+    save_label: SaveLabel,
 ) -> Response:
     if output == "json" and not options.save_label:
         return JSONResponse(outcome.params)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 
-SUSPECT = re.compile(r"""\\?["'](?:question|history|answer|params|turns)\\?["']\s*:|Save Label params:|Label Info:""")
+SUSPECT = re.compile(
+    r"""\\?["'](?:question|history|answer|params|turns)\\?["']\s*:|Save Label params:|Label Info:"""
+)
 CUT = "(a request or reply was here; its text is not logged)"
 
 
@@ -27,7 +29,10 @@ class QuestionFilter(logging.Filter):
 
 def protect_logs() -> None:
     """Put the filter on every handler that exists now; call again after logging was set up anew. Idempotent."""
-    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    loggers = [
+        logging.getLogger(),
+        *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict)),
+    ]
     for logger in loggers:
         for handler in logger.handlers:
             if not any(isinstance(f, QuestionFilter) for f in handler.filters):

@@ -28,7 +28,9 @@ class Geometry:
         if isinstance(image, Picture):
             return cls(tuple(image.pixels.shape[:2]), spacing_mm=image.spacing_mm)
         affine = np.asarray(image.affine, dtype=float)
-        return cls(tuple(image.voxels.shape[:3]), affine=tuple(tuple(float(v) for v in row) for row in affine))
+        return cls(
+            tuple(image.voxels.shape[:3]), affine=tuple(tuple(float(v) for v in row) for row in affine)
+        )
 
     @property
     def is_volume(self) -> bool:
@@ -44,7 +46,11 @@ class Geometry:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"shape": list(self.shape), "affine": self.affine and [list(r) for r in self.affine], "spacing_mm": self.spacing_mm}
+        return {
+            "shape": list(self.shape),
+            "affine": self.affine and [list(r) for r in self.affine],
+            "spacing_mm": self.spacing_mm,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Geometry:
@@ -63,7 +69,9 @@ def unpack(packed: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return flat.view(np.bool_).reshape(shape)
 
 
-def flatten(masks: Sequence[NDArray[np.bool_]], values: Sequence[int | None], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def flatten(
+    masks: Sequence[NDArray[np.bool_]], values: Sequence[int | None], shape: tuple[int, ...]
+) -> NDArray[np.uint8]:
     """One label map [shape] uint8: a smaller finding lies over a larger one, the later over the earlier of equal size.
 
     `values[i]` is the label of `masks[i]`; None leaves the finding out. No findings give an empty map.

@@ -50,10 +50,16 @@ class AskOptions(BaseModel):
     """The `params` of `/infer` and most of the body of `/medsegr/ask`. Unknown keys, `image`, `model` and `device` are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    question: Annotated[str, _text(MAX_QUESTION, "`question`")] = Field("", description="Empty: find every known structure.")
+    question: Annotated[str, _text(MAX_QUESTION, "`question`")] = Field(
+        "", description="Empty: find every known structure."
+    )
     history: tuple[HistoryTurn, ...] = ()
-    slices: str = Field("all", description='For volumes: "all", one index such as "12", or a range such as "10-20".')
-    points: tuple[tuple[float, float, int], ...] | None = Field(None, description="[[row, column, 1 inside | 0 outside], ...]")
+    slices: str = Field(
+        "all", description='For volumes: "all", one index such as "12", or a range such as "10-20".'
+    )
+    points: tuple[tuple[float, float, int], ...] | None = Field(
+        None, description="[[row, column, 1 inside | 0 outside], ...]"
+    )
     box: tuple[float, float, float, float] | None = Field(None, description="[row0, column0, row1, column1]")
     max_new_tokens: int | None = Field(None, ge=1, le=512)
     client_id: Annotated[str, _text(200, "`client_id`")] = ""
@@ -91,10 +97,19 @@ class AskOptions(BaseModel):
         if value is None or value == "" or value == []:
             return None
         if not isinstance(value, list | tuple) or len(value) > MAX_POINTS:
-            raise ValueError(f"`points` must be a list of at most {MAX_POINTS} entries [row, column, 1 or 0].")
+            raise ValueError(
+                f"`points` must be a list of at most {MAX_POINTS} entries [row, column, 1 or 0]."
+            )
         for point in value:
-            if not isinstance(point, list | tuple) or len(point) != 3 or point[2] not in (0, 1) or not _numbers(point):
-                raise ValueError("`points` must be a list of [row, column, label] with label 1 (inside) or 0 (outside).")
+            if (
+                not isinstance(point, list | tuple)
+                or len(point) != 3
+                or point[2] not in (0, 1)
+                or not _numbers(point)
+            ):
+                raise ValueError(
+                    "`points` must be a list of [row, column, label] with label 1 (inside) or 0 (outside)."
+                )
         return value
 
     @field_validator("box", mode="before")
@@ -102,9 +117,17 @@ class AskOptions(BaseModel):
     def _box(cls, value: Any) -> Any:
         if value is None or value == "" or value == []:
             return None
-        ordered = isinstance(value, list | tuple) and len(value) == 4 and _numbers(value) and value[0] < value[2] and value[1] < value[3]
+        ordered = (
+            isinstance(value, list | tuple)
+            and len(value) == 4
+            and _numbers(value)
+            and value[0] < value[2]
+            and value[1] < value[3]
+        )
         if not ordered:
-            raise ValueError("`box` must be [row0, column0, row1, column1] with row0 < row1 and column0 < column1.")
+            raise ValueError(
+                "`box` must be [row0, column0, row1, column1] with row0 < row1 and column0 < column1."
+            )
         return value
 
     @field_validator("result_extension", mode="before")

@@ -25,13 +25,20 @@ from medsegr.web.service import ImageFile, Service, Update
 TURN_ID = re.compile(r"[0-9a-f]{32}")
 MAX_LISTED = 1000
 MASK_TYPES = {"nrrd": ".nrrd", "nifti": ".nii.gz"}
-MEDIA_TYPES = {".nrrd": "application/octet-stream", ".nii.gz": "application/gzip", ".nii": "application/octet-stream", ".png": "image/png"}
+MEDIA_TYPES = {
+    ".nrrd": "application/octet-stream",
+    ".nii.gz": "application/gzip",
+    ".nii": "application/octet-stream",
+    ".png": "image/png",
+}
 
 FindImage = Callable[[str, str], ImageFile]
 """(image id, session id) -> file; raises `Refusal`."""
 
 
-def ask_router(service: Service, find: FindImage, models: dict[str, bool], guards: Sequence[Depends] = ()) -> APIRouter:
+def ask_router(
+    service: Service, find: FindImage, models: dict[str, bool], guards: Sequence[Depends] = ()
+) -> APIRouter:
     """The router. `models` maps a model's name to whether it answers about one slice only; the first is the default.
 
     `guards` are dependencies (a login) that every route but the health checks gets.
@@ -52,14 +59,28 @@ def _add_health(router: APIRouter, service: Service) -> None:
     async def readyz() -> Response:
         reason, info = service.unready(), service.worker.info
         if reason or info is None:
-            return JSONResponse({"ready": False, "detail": reason or "The model is loading."}, status_code=503)
+            return JSONResponse(
+                {"ready": False, "detail": reason or "The model is loading."}, status_code=503
+            )
         return JSONResponse({"ready": True, "model_version": info.version, "weights_licence": info.licence})
 
 
-def _add_ask(router: APIRouter, service: Service, find: FindImage, models: dict[str, bool], guards: list[Depends]) -> None:
-    schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": AskBody.model_json_schema()}}}}
+def _add_ask(
+    router: APIRouter, service: Service, find: FindImage, models: dict[str, bool], guards: list[Depends]
+) -> None:
+    schema = {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": AskBody.model_json_schema()}},
+        }
+    }
 
-    @router.post("/ask", summary="Ask a question; the reply comes as server-sent events", dependencies=guards, openapi_extra=schema)
+    @router.post(
+        "/ask",
+        summary="Ask a question; the reply comes as server-sent events",
+        dependencies=guards,
+        openapi_extra=schema,
+    )
     async def ask(request: Request) -> StreamingResponse:
         body = parse(AskBody, parse_object(await read_body(request), "The request body"))
         model = body.model or next(iter(models))
@@ -93,7 +114,9 @@ def _event(update: Update | None) -> bytes:
 
 
 def _add_turns(router: APIRouter, service: Service, guards: list[Depends]) -> None:
-    @router.get("/turns", summary="The newest turns, of one image if named, oldest first", dependencies=guards)
+    @router.get(
+        "/turns", summary="The newest turns, of one image if named, oldest first", dependencies=guards
+    )
     def turns(image: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
         if not 1 <= limit <= MAX_LISTED:
             raise Refusal(422, f"`limit` must be between 1 and {MAX_LISTED}.")
@@ -103,7 +126,9 @@ def _add_turns(router: APIRouter, service: Service, guards: list[Depends]) -> No
     def turn(turn_id: str) -> dict[str, Any]:
         return asdict(service.store.get(_checked(turn_id)))
 
-    @router.delete("/turns/{turn_id}", summary="Cancel a question that waits or is being answered", dependencies=guards)
+    @router.delete(
+        "/turns/{turn_id}", summary="Cancel a question that waits or is being answered", dependencies=guards
+    )
     def cancel(turn_id: str) -> dict[str, str]:
         service.cancel(_checked(turn_id))
         return {"turn_id": turn_id, "status": "cancelling"}
@@ -128,5 +153,7 @@ def file_reply(path: Path, extension: str) -> Response:
 
 def _checked(turn_id: str) -> str:
     if not TURN_ID.fullmatch(turn_id):
-        raise Refusal(404, "A turn's id has 32 hexadecimal digits; `GET /medsegr/turns` lists those that exist.")
+        raise Refusal(
+            404, "A turn's id has 32 hexadecimal digits; `GET /medsegr/turns` lists those that exist."
+        )
     return turn_id

@@ -32,10 +32,6 @@ class ImageFile:
     path: Path
 
 
-Resolver = Callable[[str], ImageFile]
-"""Image id -> file; raises `Refusal` 404 for everything that is not among the studies."""
-
-
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """A finished reply: `params` as clients get them, and each finding's whole mask in packed form."""
@@ -72,15 +68,26 @@ Listener = Callable[[Update], None]
 class Service:
     """The one object behind the routes. `targets` are the names of the fixed labels, in order."""
 
-    def __init__(self, worker: ModelWorker, store: TurnStore, targets: Sequence[str], resolve: Resolver) -> None:
-        self.worker, self.store, self.targets, self.resolve = worker, store, tuple(targets), resolve
+    def __init__(self, worker: ModelWorker, store: TurnStore, targets: Sequence[str]) -> None:
+        self.worker, self.store, self.targets = worker, store, tuple(targets)
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="medsegr-store")
 
     def submit(
-        self, options: AskOptions, image: ImageFile, listener: Listener, *, one_slice: bool = False, editor: str = "anonymous"
+        self,
+        options: AskOptions,
+        image: ImageFile,
+        listener: Listener,
+        *,
+        one_slice: bool = False,
+        editor: str = "anonymous",
     ) -> str:
         """Store and queue a question; returns the turn's id. `listener` hears everything that follows."""
-        asked = {"slices": options.slices, "points": options.points, "box": options.box, "one_slice": one_slice}
+        asked = {
+            "slices": options.slices,
+            "points": options.points,
+            "box": options.box,
+            "one_slice": one_slice,
+        }
         turn_id = self.store.add(
             NewTurn(image.id, options.question, options.turns, editor, options.client_id or None, asked)
         )
@@ -97,7 +104,9 @@ class Service:
         listener(Update(EventKind.QUEUED, {"turn_id": turn_id, "place": ahead}))
         return turn_id
 
-    def ask(self, options: AskOptions, image: ImageFile, *, one_slice: bool = False, editor: str = "anonymous") -> Outcome:
+    def ask(
+        self, options: AskOptions, image: ImageFile, *, one_slice: bool = False, editor: str = "anonymous"
+    ) -> Outcome:
         """Block until the question is answered; raises `MedSegRError`."""
         updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
         self.submit(options, image, updates.put, one_slice=one_slice, editor=editor)
@@ -113,17 +122,24 @@ class Service:
         turn = self.store.get(turn_id)
         if not self.worker.cancel(turn_id):
             turn = self.store.get(turn_id)
-            raise Refusal(409, f"This turn is {turn.status.value}; only a question that is waiting or being answered can be cancelled.")
+            raise Refusal(
+                409,
+                f"This turn is {turn.status.value}; only a question that is waiting or being answered can be cancelled.",
+            )
         return turn
 
     def mask(self, turn_id: str, n: int) -> StoredMask:
         """The whole mask of finding `n`; raises `StoreError`."""
         return self.store.mask(turn_id, n)
 
-    def write_map(self, outcome: Outcome, image: ImageFile, folder: Path, asked: str | None, *, fixed: bool) -> Path:
+    def write_map(
+        self, outcome: Outcome, image: ImageFile, folder: Path, asked: str | None, *, fixed: bool
+    ) -> Path:
         """Write the label map that stock clients read: fixed ids for those that never see the reply, else 1..N."""
         labels = [finding["label"] for finding in outcome.params["findings"]]
-        values: list[int | None] = list(fixed_values(labels, self.targets) if fixed else range(1, len(labels) + 1))
+        values: list[int | None] = list(
+            fixed_values(labels, self.targets) if fixed else range(1, len(labels) + 1)
+        )
         extension = extension_for(asked, image.path, outcome.geometry)
         path = folder / f"{outcome.turn_id}{extension}"
         write(path, outcome.label_map(values), outcome.geometry, image.path)
@@ -134,7 +150,9 @@ class Service:
         state, failure = self.worker.state, self.worker.failure
         if failure:
             return failure[1]
-        return None if state is WorkerState.READY else f"The model is {state.value}; it will be ready shortly."
+        return (
+            None if state is WorkerState.READY else f"The model is {state.value}; it will be ready shortly."
+        )
 
     def close(self) -> None:
         """Stop the model and finish writing."""
@@ -161,7 +179,9 @@ class Service:
             self.store.close(turn_id, status, str(error))
             listener(Update(EventKind.ERROR, {"turn_id": turn_id}, error=error))
             return
-        except Exception as error:  # a full disk, for one: the client must hear of it rather than wait for ever
+        except (
+            Exception
+        ) as error:  # a full disk, for one: the client must hear of it rather than wait for ever
             failure = Refusal(500, f"The reply could not be stored ({type(error).__name__}).")
             listener(Update(EventKind.ERROR, {"turn_id": turn_id}, error=failure))
             return

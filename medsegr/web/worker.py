@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 Listener = Callable[[Event], None]
 POLL_S = 0.25
+DEFAULT_FACTORY = "medsegr.predictor:Predictor.from_pretrained"
 DIED = "The model's process stopped while it was answering; a new one is being started, so please ask again."
 DIED_AT_START = "The model's process stopped while it was loading; the server's log may say why."
 CANCELLED = "The question was cancelled."
@@ -49,7 +50,7 @@ class WorkerSettings:
     """How the model's process is made. `factory` is an import path `module:callable` taking (checkpoint, device=...)."""
 
     checkpoint: str
-    factory: str = "medsegr.predictor:Predictor.from_pretrained"
+    factory: str = DEFAULT_FACTORY
     device: str = "auto"
     niceness: int = 5
     max_waiting: int = 64
@@ -134,7 +135,9 @@ class ModelWorker:
             if self._closing:
                 raise Refusal(503, "The server is shutting down.")
             if len(self._waiting) >= self.settings.max_waiting:
-                raise Refusal(429, f"{len(self._waiting)} questions are waiting already; please ask again later.")
+                raise Refusal(
+                    429, f"{len(self._waiting)} questions are waiting already; please ask again later."
+                )
             ahead = len(self._waiting) + (1 if self._running else 0)
             self._waiting.append(_Ticket(job, listener))
             self._wake.notify_all()
@@ -204,7 +207,11 @@ class ModelWorker:
                     return False
                 if self._waiting:
                     return True
-                idle_death = self._state is WorkerState.READY and self._process is not None and self._process.poll() is not None
+                idle_death = (
+                    self._state is WorkerState.READY
+                    and self._process is not None
+                    and self._process.poll() is not None
+                )
             if idle_death:
                 logger.warning("The model's process stopped while idle; starting a new one.")
                 self._ensure_ready()

@@ -1,0 +1,1 @@
+"""Infer tasks on MONAI Label's contract."""

@@ -1,0 +1,51 @@
+"""The infer task: a question in, an answer and a label map out. The model itself runs in the service's own process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from medsegr.web.requests import AskOptions, parse
+from medsegr.web.service import ImageFile, Service
+
+
+class MedSegRInfer(InferTask):
+    """Reasoning segmentation. `dimension` 2 answers about a picture or one slice of a volume, 3 about all of it."""
+
+    def __init__(self, service: Service, labels: dict[str, int], dimension: int) -> None:
+        what = "a whole volume or a picture" if dimension == 3 else "a picture or one slice of a volume"
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels=labels,
+            dimension=dimension,
+            description=f"Answers a question about {what} with text and masks; no question: finds every known structure",
+            config={"question": "", "slices": "all"},
+        )
+        self.service = service
+
+    @property
+    def one_slice(self) -> bool:
+        """Whether a volume is answered by one slice only."""
+        return self.dimension == 2
+
+    def is_valid(self) -> bool:
+        """Always offered: until the model is loaded, questions wait."""
+        return True
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """For batch inference and callers in this process; `request["image"]` is a path that the app has resolved."""
+        options = parse(AskOptions, request)
+        image = ImageFile(str(request.get("image_id") or Path(request["image"]).name), Path(request["image"]))
+        outcome = self.service.ask(options, image, one_slice=self.one_slice)
+        with tempfile.TemporaryDirectory(prefix="medsegr-") as folder:
+            written = self.service.write_map(
+                outcome, image, Path(folder), options.result_extension, fixed=False
+            )
+            handle, name = tempfile.mkstemp(prefix="medsegr-", suffix=written.name[len(outcome.turn_id) :])
+            os.close(handle)
+            os.replace(written, name)
+        return name, outcome.params

@@ -1,0 +1,119 @@
+"""MedSeg-R for MONAI Label: `monailabel start_server --app apps/medsegr --studies FOLDER_OR_DICOMWEB_URL`.
+
+Options (`--conf NAME VALUE`): `checkpoint` a directory or preset (default: the weights that ship), `state` where turns are
+kept (default: `state` in this folder), `device` cpu, cuda or auto, `preload` false to load the model with the first question.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from lib.configs.medsegr import MedSegRConfig
+from lib.images import Images
+from lib.routes import install
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import strtobool
+
+from medsegr import __version__
+from medsegr.rounds.store import TurnStore
+from medsegr.web.checkpoints import checkpoint_folder, read_targets
+from medsegr.web.errors import Refusal
+from medsegr.web.logs import protect_logs
+from medsegr.web.service import Service
+from medsegr.web.worker import DEFAULT_FACTORY, ModelWorker, WorkerSettings
+
+logger = logging.getLogger(__name__)
+IMAGE_TYPES = (
+    "*.nii.gz",
+    "*.nii",
+    "*.nrrd",
+    "*.png",
+    "*.jpg",
+    "*.jpeg",
+    "*.dcm",
+    "*.PNG",
+    "*.JPG",
+    "*.JPEG",
+    "*.DCM",
+)
+FACTORY_VARIABLE = "MEDSEGR_PREDICTOR_FACTORY"
+
+
+class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
+    """Wires datastore, models, service and routes together."""
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        protect_logs()
+        conf = conf or {}
+        checkpoint = checkpoint_folder(conf.get("checkpoint", "embedded"))
+        factory = os.environ.get(FACTORY_VARIABLE, DEFAULT_FACTORY)
+        worker = ModelWorker(WorkerSettings(str(checkpoint), factory, conf.get("device", "auto")))
+        state = Path(conf.get("state") or Path(app_dir) / "state")
+        self.service = Service(worker, TurnStore(state), read_targets(checkpoint))
+        self.models = {"medsegr": MedSegRConfig()}
+        for name, model in self.models.items():
+            model.init(name, str(Path(app_dir) / "model"), conf, None, service=self.service)
+        super().__init__(
+            app_dir, studies, conf, name=f"MedSeg-R {__version__}", version=__version__,
+            description="Ask a medical image a question and get an answer with masks. Research use only.",
+        )  # fmt: skip
+        self.images = Images(self._datastore, self.sessions())
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """Every model under each of its names."""
+        return {name: task for model in self.models.values() for name, task in model.infer().items()}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """The models that can be trained here."""
+        trainers = {name: model.trainer() for name, model in self.models.items()}
+        return {name: trainer for name, trainer in trainers.items() if trainer}
+
+    def init_datastore(self) -> Datastore:
+        """A DICOMweb server by its URL, or a folder of images of every type that can be read."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        asked = settings.MONAI_LABEL_DATASTORE_FILE_EXT
+        stock = type(settings).model_fields["MONAI_LABEL_DATASTORE_FILE_EXT"].default
+        return LocalDatastore(
+            self.studies,
+            extensions=list(IMAGE_TYPES) if asked == stock else asked,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def _download_dcmqi_tools(self) -> None:
+        """The stock app fetches dcmqi from the internet here; nothing is downloaded at start."""
+        logger.debug("dcmqi is not fetched; DICOM SEG export needs it on the PATH.")
+
+    def on_init_complete(self) -> None:
+        """The server is up: begin to load the model and put our routes in front. Train and scoring children never get here."""
+        from monailabel.app import app as application
+
+        super().on_init_complete()
+        protect_logs()
+        if strtobool(self.conf.get("preload", "true")):
+            self.service.worker.start()
+        names = {name: task.one_slice for name, task in self._infers.items()}
+        install(application, self.service, self.images, names, self._datastore)
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Answer a request of batch inference or of a caller in this process; `request["image"]` must be an id, never a path."""
+        task = self._infers.get(str(request.get("model")))
+        if task is None:
+            raise Refusal(404, f"There is no model of this name; known are {', '.join(self._infers)}.")
+        image = self.images.resolve(str(request.get("image", "")))
+        path, params = task({**request, "image": str(image.path), "image_id": image.id})
+        label = path
+        if request.get("save_label"):
+            tag = request.get("label_tag", DefaultLabelTag.ORIGINAL)
+            info = {"model": request["model"], "params": params}
+            label = (datastore or self._datastore).save_label(image.id, path, tag, info)
+        return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": params}

@@ -1,0 +1,1 @@
+"""MedSeg-QA: image-mask pairs with multi-turn questions; schema, files, knowledge base and builder."""

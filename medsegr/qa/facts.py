@@ -1,0 +1,191 @@
+"""The knowledge base: what is known about every structure that can be asked for, read from YAML.
+
+The builder turns its facts into questions and answers; the checks use its give-away words. It is text only and makes no claim
+about any one image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medsegr.errors import MedSegRError
+
+KNOWLEDGE = Path(__file__).parent / "knowledge"
+REGIONS = ("abdomen", "brain", "breast", "cells", "chest", "eye", "fetus", "foot", "heart", "jaw", "limb", "skin", "spine")
+FACT_KINDS = ("function", "location", "disease", "treatment", "appearance", "lay", "confusion", "number", "neighbour")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A verb phrase that completes "Which structure here ...?" and identifies its structure within the region.
+
+    `held_out` facts are never used for training: they measure whether the model understands a sentence it has not seen.
+    """
+
+    id: str
+    kind: str
+    text: str
+    source: str
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One structure: its name, the words that give it away, where it lies, its left and right parts, its facts."""
+
+    name: str
+    synonyms: tuple[str, ...]
+    plural: bool
+    region: str
+    location: str
+    parts: Mapping[str, str]
+    facts: tuple[Fact, ...]
+
+    @property
+    def training_facts(self) -> tuple[Fact, ...]:
+        """Facts that training may use."""
+        return tuple(fact for fact in self.facts if not fact.held_out)
+
+    @property
+    def held_out_facts(self) -> tuple[Fact, ...]:
+        """Facts that are kept for evaluation."""
+        return tuple(fact for fact in self.facts if fact.held_out)
+
+    @property
+    def give_away(self) -> tuple[str, ...]:
+        """Words that an implicit question must not contain: the name and every synonym."""
+        return (self.name, *self.synonyms)
+
+    @cached_property
+    def _give_away_pattern(self) -> re.Pattern[str]:
+        words = sorted(self.give_away, key=len, reverse=True)
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?:e?s)?(?!\w)", re.IGNORECASE)
+
+    def leak(self, text: str) -> str | None:
+        """The first give-away word in `text` (whole words, also with a plural s), or None."""
+        found = self._give_away_pattern.search(text)
+        return found.group(0) if found else None
+
+
+@dataclass(frozen=True)
+class KnowledgeBase:
+    """All concepts by name, in file order."""
+
+    concepts: Mapping[str, Concept]
+    _by_word: dict[str, tuple[Concept, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Index concepts by name and synonym."""
+        for concept in self.concepts.values():
+            for word in {w.lower() for w in concept.give_away}:
+                self._by_word[word] = (*self._by_word.get(word, ()), concept)
+
+    def __getitem__(self, name: str) -> Concept:
+        """The concept of exactly this name; raises `MedSegRError` if there is none."""
+        if name not in self.concepts:
+            raise MedSegRError(f"The knowledge base has no entry '{name}'; add one to a YAML file given with --knowledge.")
+        return self.concepts[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a concept of exactly this name exists."""
+        return name in self.concepts
+
+    def find(self, word: str) -> tuple[Concept, ...]:
+        """Concepts with this name or synonym, whatever the case; a name beats a synonym; empty if nothing is known."""
+        found = self._by_word.get(word.strip().lower(), ())
+        named = tuple(c for c in found if c.name.lower() == word.strip().lower())
+        return named or found
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raise one `MedSegRError` that lists every name without an entry."""
+        missing = sorted({name for name in names if name not in self.concepts})
+        if missing:
+            raise MedSegRError(f"The knowledge base lacks {len(missing)} of the targets: {', '.join(missing)}; expected an entry for each.")
+
+
+def load_knowledge(extra: Path | None = None) -> KnowledgeBase:
+    """The shipped knowledge base, with the entries of `extra` (a YAML file or a folder of them) added or put in their place."""
+    files = sorted(KNOWLEDGE.glob("*.yaml"))
+    if extra is not None:
+        found = sorted(extra.glob("*.yaml")) if extra.is_dir() else [extra]
+        if not found or not found[0].is_file():
+            raise MedSegRError(f"{extra} holds no knowledge base; expected a YAML file or a folder of them.")
+        files += found
+    concepts: dict[str, Concept] = {}
+    origin: dict[str, Path] = {}
+    for path in files:
+        for concept in read_knowledge(path):
+            earlier = origin.get(concept.name)
+            if earlier is not None and (earlier.parent == path.parent or earlier == path):
+                raise MedSegRError(f"{path.name} describes '{concept.name}' again ({earlier.name} does already); expected one entry.")
+            concepts[concept.name], origin[concept.name] = concept, path
+    return KnowledgeBase(concepts)
+
+
+def read_knowledge(path: Path) -> list[Concept]:
+    """Concepts of one YAML file; raises `MedSegRError` naming the file and the entry that is wrong."""
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MedSegRError(f"{path} cannot be read as a knowledge base: {' '.join(str(error).split())}.") from error
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise MedSegRError(f"{path} holds a {type(entries).__name__}; expected a list of entries.")
+    return [_concept(entry, f"{path.name}, entry {n}") for n, entry in enumerate(entries, start=1)]
+
+
+def _concept(entry: object, where: str) -> Concept:
+    row = _row(entry, where)
+    name = _text(row, "name", where)
+    where = f"{where} ({name})"
+    region = _text(row, "region", where)
+    if region not in REGIONS:
+        raise MedSegRError(f"{where}: region is '{region}'; expected one of {', '.join(REGIONS)}.")
+    plural = row.get("plural", False)
+    synonyms = row.get("synonyms") or []
+    parts = row.get("parts") or {}
+    facts = row.get("facts")
+    if not isinstance(plural, bool) or not isinstance(synonyms, list) or not isinstance(parts, dict):
+        raise MedSegRError(f"{where}: expected plural as true or false, synonyms as a list and parts as a mapping.")
+    if not isinstance(facts, list) or not facts:
+        raise MedSegRError(f"{where} has no facts; expected a list of them.")
+    return Concept(
+        name=name,
+        synonyms=tuple(str(s) for s in synonyms),
+        plural=plural,
+        region=region,
+        location=_text(row, "location", where),
+        parts={str(k): str(v) for k, v in parts.items()},
+        facts=tuple(_fact(fact, f"{where}, fact {n}") for n, fact in enumerate(facts, start=1)),
+    )
+
+
+def _fact(entry: object, where: str) -> Fact:
+    row = _row(entry, where)
+    kind, held_out = _text(row, "kind", where), row.get("held_out", False)
+    if kind not in FACT_KINDS:
+        raise MedSegRError(f"{where}: kind is '{kind}'; expected one of {', '.join(FACT_KINDS)}.")
+    if not isinstance(held_out, bool):
+        raise MedSegRError(f"{where}: held_out is {held_out!r}; expected true or false.")
+    return Fact(_text(row, "id", where), kind, _text(row, "text", where).rstrip("."), _text(row, "source", where), held_out)
+
+
+def _row(entry: object, where: str) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise MedSegRError(f"{where} is {type(entry).__name__}; expected a mapping.")
+    return entry
+
+
+def _text(row: dict[str, Any], key: str, where: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise MedSegRError(f"{where}: '{key}' is {value!r}; expected text.")
+    return " ".join(value.split())
