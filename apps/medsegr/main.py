@@ -1,7 +1,8 @@
 """MedSeg-R for MONAI Label: `monailabel start_server --app apps/medsegr --studies FOLDER_OR_DICOMWEB_URL`.
 
-Options (`--conf NAME VALUE`): `checkpoint` a directory or preset (default: the weights that ship), `state` where turns are
-kept (default: `state` in this folder), `device` cpu, cuda or auto, `preload` false to load the model with the first question.
+Options (`--conf NAME VALUE`): `checkpoint` a directory or preset (default: the weights that ship), `state`
+where turns are kept (default: `state` in this folder), `device` cpu, cuda or auto, `preload` false to load
+the model with the first question.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from medsegr.rounds.store import TurnStore
 from medsegr.web.checkpoints import checkpoint_folder, read_targets
 from medsegr.web.errors import Refusal
 from medsegr.web.logs import protect_logs
+from medsegr.web.process import DEFAULT_FACTORY, WorkerSettings
 from medsegr.web.service import Service
-from medsegr.web.worker import DEFAULT_FACTORY, ModelWorker, WorkerSettings
+from medsegr.web.worker import ModelWorker
 
 logger = logging.getLogger(__name__)
 IMAGE_TYPES = (
@@ -62,9 +64,13 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         for name, model in self.models.items():
             model.init(name, str(Path(app_dir) / "model"), conf, None, service=self.service)
         super().__init__(
-            app_dir, studies, conf, name=f"MedSeg-R {__version__}", version=__version__,
+            app_dir,
+            studies,
+            conf,
+            name=f"MedSeg-R {__version__}",
+            version=__version__,
             description="Ask a medical image a question and get an answer with masks. Research use only.",
-        )  # fmt: skip
+        )
         self.images = Images(self._datastore, self.sessions())
 
     def init_infers(self) -> dict[str, InferTask]:
@@ -94,7 +100,9 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         logger.debug("dcmqi is not fetched; DICOM SEG export needs it on the PATH.")
 
     def on_init_complete(self) -> None:
-        """The server is up: begin to load the model and put our routes in front. Train and scoring children never get here."""
+        """The server is up: begin to load the model and put our routes in front. Train and scoring children
+        never get here.
+        """
         from monailabel.app import app as application
 
         super().on_init_complete()
@@ -104,8 +112,15 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         names = {name: task.one_slice for name, task in self._infers.items()}
         install(application, self.service, self.images, names, self._datastore)
 
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """One image after the other: there is one model. (With `multi_gpu` the stock task needs a GPU.)"""
+        result: dict[str, Any] = super().batch_infer({**request, "multi_gpu": False}, datastore)
+        return result
+
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Answer a request of batch inference or of a caller in this process; `request["image"]` must be an id, never a path."""
+        """Answer a request of batch inference or of a caller in this process; `request["image"]` must be an
+        id, never a path.
+        """
         task = self._infers.get(str(request.get("model")))
         if task is None:
             raise Refusal(404, f"There is no model of this name; known are {', '.join(self._infers)}.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
+import SimpleITK
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixel_data_handlers.util import (
@@ -58,12 +58,12 @@ def _stored(dataset: Dataset, path: Path) -> tuple[NDArray[Any], bool]:
         if syntax is None or not syntax.is_compressed:
             raise
         try:
-            image: Any = sitk.ReadImage(str(path), imageIO="GDCMImageIO")
+            image: Any = SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO")
         except RuntimeError:
             raise ImageError(
                 f"{path.name} is compressed as {syntax.name}, which cannot be decoded here."
             ) from error
-        array = sitk.GetArrayFromImage(image)
+        array = SimpleITK.GetArrayFromImage(image)
         single = int(dataset.get("NumberOfFrames", 1) or 1) == 1
         return (array[0] if single and image.GetDimension() == 3 else array), True
 
@@ -118,7 +118,7 @@ def window(values: NDArray[Any], centre: float, width: float, function: str = "L
     function = function.upper()
     if function == "SIGMOID":
         exponent = np.clip(-4.0 * (np.asarray(values, np.float64) - centre) / width, -700.0, 700.0)
-        return np.rint(255.0 / (1.0 + np.exp(exponent))).astype(np.uint8)
+        return np.asarray(np.rint(255.0 / (1.0 + np.exp(exponent))), np.uint8)
     if function == "LINEAR_EXACT":
         return scale(values, centre - width / 2, centre + width / 2)
     if width <= 1:

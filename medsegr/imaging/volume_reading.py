@@ -12,7 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
 from numpy.typing import NDArray
 
 from medsegr.errors import ImageError
@@ -64,7 +64,7 @@ def read_nrrd(path: Path, modality: str | None) -> Volume:
     reader.ReadImageInformation()
     _check_size(reader.GetSize(), path)
     image = reader.Execute()
-    raw = sitk.GetArrayFromImage(image)
+    raw = SimpleITK.GetArrayFromImage(image)
     components = image.GetNumberOfComponentsPerPixel()
     if components in (3, 4) and raw.dtype == np.uint8:
         voxels: NDArray[Any] = _colour_grid(np.moveaxis(raw[..., :3].T, 0, -1), path)
@@ -78,7 +78,7 @@ def read_nrrd(path: Path, modality: str | None) -> Volume:
 
 def itk_reader(path: Path) -> Any:
     """A SimpleITK reader of `path`; untyped, since SimpleITK carries no annotations."""
-    make: Any = sitk.ImageFileReader
+    make: Any = SimpleITK.ImageFileReader
     reader = make()
     reader.SetFileName(str(path))
     return reader

@@ -8,7 +8,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -126,12 +127,12 @@ def _write_itk(
 ) -> None:
     grid = grid_of(reference, source)
     array = labels.T if isinstance(reference, Volume) else labels
-    image: Any = sitk.GetImageFromArray(np.ascontiguousarray(array.reshape(tuple(reversed(grid.size)))))
+    image: Any = SimpleITK.GetImageFromArray(np.ascontiguousarray(array.reshape(tuple(reversed(grid.size)))))
     image.SetOrigin(grid.origin)
     image.SetSpacing(grid.spacing)
     image.SetDirection(grid.direction)
     try:
-        sitk.WriteImage(image, str(path), useCompression=True)
+        SimpleITK.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
         raise ImageError(
             f"{path.name} cannot be written; an existing folder with room in it is expected."
@@ -165,7 +166,7 @@ def _nifti_header(source: Path | None) -> Any:
         return None
     try:
         header = nib.load(source).header
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError):
+    except (ImageFileError, OSError, EOFError):
         return None
     return header if isinstance(header, nib.Nifti1Header) else None
 

@@ -93,7 +93,7 @@ class GlobalContext(nn.Module):
         embeddings = self.llama.get_input_embeddings()(packed.token_ids)
         if question_states.shape[0]:
             projected = self.question_project(self.question_norm(question_states.to(embeddings.device, torch.float32)))
-            picked = projected[packed.question_index.clamp(min=0)]
+            picked = nn.functional.embedding(packed.question_index.clamp(min=0), projected)
             embeddings = torch.where((packed.question_index >= 0).unsqueeze(-1), picked.to(embeddings.dtype), embeddings)
         return embeddings
 

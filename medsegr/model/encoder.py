@@ -23,9 +23,6 @@ class ImageFeatures:
     skips: tuple[Tensor, ...]
     context: Tensor
 
-    def __getitem__(self, index: Tensor | slice) -> ImageFeatures:
-        return ImageFeatures(self.embedding[index], tuple(s[index] for s in self.skips), self.context[index])
-
     @property
     def n_bytes(self) -> int:
         """Memory that the maps occupy."""

@@ -42,13 +42,14 @@ class HighResolutionMaskDecoder(MaskDecoder):  # type: ignore[misc]
         n = sparse.shape[0]
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight], dim=0)
         tokens = torch.cat([output_tokens.unsqueeze(0).expand(n, -1, -1), sparse], dim=1)
-        embedding = features.embedding[image_index] + dense
+        chooser = F.one_hot(image_index, len(features.embedding))
+        embedding = _per_prompt(features.embedding, chooser) + dense
         states, image = self.transformer(embedding, position.expand(n, -1, -1, -1), tokens)
         conv1, norm, act1, conv2, act2 = self.output_upscaling
         x = conv1(image.transpose(1, 2).reshape(embedding.shape))
-        x = act1(norm(x + features.skips[0][image_index] if self.use_skips else x))
+        x = act1(norm(x + _per_prompt(features.skips[0], chooser) if self.use_skips else x))
         x = conv2(x)
-        x = act2(x + features.skips[1][image_index] if self.use_skips else x)
+        x = act2(x + _per_prompt(features.skips[1], chooser) if self.use_skips else x)
         logits = torch.einsum("nc,nchw->nhw", self.output_hypernetworks_mlps[0](states[:, 1]), x)
         logits = F.interpolate(logits.unsqueeze(1), scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
         if self.use_skips:
@@ -65,6 +66,11 @@ class HighResolutionMaskDecoder(MaskDecoder):  # type: ignore[misc]
             chosen = (image_index == row).nonzero()[:, 0]
             out = out.index_copy(0, chosen, weights[chosen].to(out.dtype) @ fine[row].to(out.dtype))
         return out.view(-1, *skip.shape[-2:])
+
+
+def _per_prompt(maps: Tensor, chooser: Tensor) -> Tensor:
+    """[B, C, h, w] -> [N, C, h, w] by a one-hot product [N, B]: on a CPU its gradient is far quicker than that of indexing."""
+    return (chooser.to(maps.dtype) @ maps.flatten(1)).view(-1, *maps.shape[1:])
 
 
 class Grounding(nn.Module):

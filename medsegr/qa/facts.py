@@ -1,7 +1,7 @@
 """The knowledge base: what is known about every structure that can be asked for, read from YAML.
 
-The builder turns its facts into questions and answers; the checks use its give-away words. It is text only and makes no claim
-about any one image.
+The builder turns its facts into questions and answers; the checks use its give-away words. It is text only
+and makes no claim about any one image.
 """
 
 from __future__ import annotations
@@ -18,15 +18,41 @@ import yaml
 from medsegr.errors import MedSegRError
 
 KNOWLEDGE = Path(__file__).parent / "knowledge"
-REGIONS = ("abdomen", "brain", "breast", "cells", "chest", "eye", "fetus", "foot", "heart", "jaw", "limb", "skin", "spine")
-FACT_KINDS = ("function", "location", "disease", "treatment", "appearance", "lay", "confusion", "number", "neighbour")
+REGIONS = (
+    "abdomen",
+    "brain",
+    "breast",
+    "cells",
+    "chest",
+    "eye",
+    "fetus",
+    "foot",
+    "heart",
+    "jaw",
+    "limb",
+    "skin",
+    "spine",
+)
+FACT_KINDS = (
+    "function",
+    "location",
+    "disease",
+    "treatment",
+    "appearance",
+    "lay",
+    "confusion",
+    "number",
+    "neighbour",
+)
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A verb phrase that completes "Which structure here ...?" and identifies its structure within the region.
+    """A verb phrase that completes "Which structure here ...?" and identifies its structure within the
+    region.
 
-    `held_out` facts are never used for training: they measure whether the model understands a sentence it has not seen.
+    `held_out` facts are never used for training: they measure whether the model understands a sentence it has
+    not seen.
     """
 
     id: str
@@ -38,7 +64,8 @@ class Fact:
 
 @dataclass(frozen=True)
 class Concept:
-    """One structure: its name, the words that give it away, where it lies, its left and right parts, its facts."""
+    """One structure: its name, the words that give it away, where it lies, its left and right parts, its
+    facts."""
 
     name: str
     synonyms: tuple[str, ...]
@@ -79,7 +106,9 @@ class KnowledgeBase:
     """All concepts by name, in file order."""
 
     concepts: Mapping[str, Concept]
-    _by_word: dict[str, tuple[Concept, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _by_word: dict[str, tuple[Concept, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         """Index concepts by name and synonym."""
@@ -90,7 +119,9 @@ class KnowledgeBase:
     def __getitem__(self, name: str) -> Concept:
         """The concept of exactly this name; raises `MedSegRError` if there is none."""
         if name not in self.concepts:
-            raise MedSegRError(f"The knowledge base has no entry '{name}'; add one to a YAML file given with --knowledge.")
+            raise MedSegRError(
+                f"The knowledge base has no entry '{name}'; add one to a YAML file given with --knowledge."
+            )
         return self.concepts[name]
 
     def __contains__(self, name: object) -> bool:
@@ -98,20 +129,30 @@ class KnowledgeBase:
         return name in self.concepts
 
     def find(self, word: str) -> tuple[Concept, ...]:
-        """Concepts with this name or synonym, whatever the case; a name beats a synonym; empty if nothing is known."""
+        """Concepts with this name or synonym, whatever the case; a name beats a synonym; empty if nothing is
+        known."""
         found = self._by_word.get(word.strip().lower(), ())
         named = tuple(c for c in found if c.name.lower() == word.strip().lower())
         return named or found
+
+    @cached_property
+    def held_out_ids(self) -> frozenset[str]:
+        """Ids of the facts that training must not use."""
+        return frozenset(fact.id for concept in self.concepts.values() for fact in concept.held_out_facts)
 
     def require(self, names: Iterable[str]) -> None:
         """Raise one `MedSegRError` that lists every name without an entry."""
         missing = sorted({name for name in names if name not in self.concepts})
         if missing:
-            raise MedSegRError(f"The knowledge base lacks {len(missing)} of the targets: {', '.join(missing)}; expected an entry for each.")
+            raise MedSegRError(
+                f"The knowledge base lacks {len(missing)} of the targets: {', '.join(missing)}; expected "
+                "an entry for each."
+            )
 
 
 def load_knowledge(extra: Path | None = None) -> KnowledgeBase:
-    """The shipped knowledge base, with the entries of `extra` (a YAML file or a folder of them) added or put in their place."""
+    """The shipped knowledge base, with the entries of `extra` (a YAML file or a folder of them) added or put
+    in their place."""
     files = sorted(KNOWLEDGE.glob("*.yaml"))
     if extra is not None:
         found = sorted(extra.glob("*.yaml")) if extra.is_dir() else [extra]
@@ -124,7 +165,10 @@ def load_knowledge(extra: Path | None = None) -> KnowledgeBase:
         for concept in read_knowledge(path):
             earlier = origin.get(concept.name)
             if earlier is not None and (earlier.parent == path.parent or earlier == path):
-                raise MedSegRError(f"{path.name} describes '{concept.name}' again ({earlier.name} does already); expected one entry.")
+                raise MedSegRError(
+                    f"{path.name} describes '{concept.name}' again ({earlier.name} does already); "
+                    "expected one entry."
+                )
             concepts[concept.name], origin[concept.name] = concept, path
     return KnowledgeBase(concepts)
 
@@ -134,7 +178,9 @@ def read_knowledge(path: Path) -> list[Concept]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MedSegRError(f"{path} cannot be read as a knowledge base: {' '.join(str(error).split())}.") from error
+        raise MedSegRError(
+            f"{path} cannot be read as a knowledge base: {' '.join(str(error).split())}."
+        ) from error
     if entries is None:
         return []
     if not isinstance(entries, list):
@@ -154,7 +200,9 @@ def _concept(entry: object, where: str) -> Concept:
     parts = row.get("parts") or {}
     facts = row.get("facts")
     if not isinstance(plural, bool) or not isinstance(synonyms, list) or not isinstance(parts, dict):
-        raise MedSegRError(f"{where}: expected plural as true or false, synonyms as a list and parts as a mapping.")
+        raise MedSegRError(
+            f"{where}: expected plural as true or false, synonyms as a list and parts as a mapping."
+        )
     if not isinstance(facts, list) or not facts:
         raise MedSegRError(f"{where} has no facts; expected a list of them.")
     return Concept(
@@ -175,7 +223,13 @@ def _fact(entry: object, where: str) -> Fact:
         raise MedSegRError(f"{where}: kind is '{kind}'; expected one of {', '.join(FACT_KINDS)}.")
     if not isinstance(held_out, bool):
         raise MedSegRError(f"{where}: held_out is {held_out!r}; expected true or false.")
-    return Fact(_text(row, "id", where), kind, _text(row, "text", where).rstrip("."), _text(row, "source", where), held_out)
+    return Fact(
+        _text(row, "id", where),
+        kind,
+        _text(row, "text", where).rstrip("."),
+        _text(row, "source", where),
+        held_out,
+    )
 
 
 def _row(entry: object, where: str) -> dict[str, Any]:

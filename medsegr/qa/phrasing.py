@@ -1,6 +1,7 @@
 """Wording: question templates, the one exact form of every answer, and the name of a study.
 
-Pure functions of names and facts. Questions vary; an answer is fixed by question and truth, so that a small model can learn it.
+Pure functions of names and facts. Questions vary; an answer is fixed by question and truth, so that a small
+model can learn it.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ IMPLICIT = (
     "Can you mark the structure{s} that {fact}?",
     "I am looking for the structure{s} that {fact}.",
     "In this picture, {what} {fact}?",
-    "{What} here {fact}?",
+    "Tell me {what} {fact}.",
     "Please delineate the {part} of this image that {fact}.",
-    "Find {what} {fact}.",
+    "Find the {one} that {fact}.",
     "Look at this image: which {part} {fact}?",
     "Draw the outline of the {one} that {fact}.",
     "Point out the structure{s} that {fact}, please.",
@@ -69,15 +70,25 @@ ALL = (
     "Describe this image and outline what you see.",
 )
 FOLLOW_EXPLICIT = (
-    "And the {name}?", "Now show the {name}.", "What about the {name}?", "Now the {name}, please.", "Next, outline the {name}.",
+    "And the {name}?",
+    "Now show the {name}.",
+    "What about the {name}?",
+    "Now the {name}, please.",
+    "Next, outline the {name}.",
     "And where {be} the {name}?",
 )
 FOLLOW_IMPLICIT = (
-    "Now the structure{s} that {fact}.", "And {what} {fact}?", "Next, show the {one} that {fact}.", "And which structure{s} here {fact}?",
+    "Now the structure{s} that {fact}.",
+    "Next, show the {one} that {fact}.",
+    "And which structure{s} here {fact}?",
+    "And the {one} that {fact}?",
     "Now mark the {part} that {fact}.",
 )
 FOLLOW_SIDE = (
-    "Only the {side} one, please.", "Only the one on the {side}.", "Just the {side} one.", "Now only the one on the {side}, please.",
+    "Only the {side} one, please.",
+    "Only the one on the {side}.",
+    "Just the {side} one.",
+    "Now only the one on the {side}, please.",
     "And the {side} one alone?",
 )
 
@@ -100,10 +111,22 @@ STUDIES = {
     ("spine", "MR"): "spine MR",
 }
 MODALITY_NAMES = {
-    "CT": "CT", "MR": "MR", "XR": "X-ray", "US": "ultrasound", "FUNDUS": "fundus photograph", "DERM": "photograph", "PHOTO": "photograph",
+    "CT": "CT",
+    "MR": "MR",
+    "XR": "X-ray",
+    "US": "ultrasound",
+    "FUNDUS": "fundus photograph",
+    "DERM": "photograph",
+    "PHOTO": "photograph",
     "MICRO": "micrograph",
 }
-REGION_WORDS = {"abdomen": "abdominal", "heart": "cardiac", "fetus": "fetal", "jaw": "dental", "cells": "cell"}
+REGION_WORDS = {
+    "abdomen": "abdominal",
+    "heart": "cardiac",
+    "fetus": "fetal",
+    "jaw": "dental",
+    "cells": "cell",
+}
 
 
 def study_name(region: str, modality: str) -> str:
@@ -112,9 +135,13 @@ def study_name(region: str, modality: str) -> str:
     return known or f"{REGION_WORDS.get(region, region)} {MODALITY_NAMES.get(modality, 'image')}".strip()
 
 
-def explicit_question(rng: random.Random, concept: Concept, study: str, follow: bool = False, name: str | None = None) -> str:
+def explicit_question(
+    rng: random.Random, concept: Concept, study: str, follow: bool = False, name: str | None = None
+) -> str:
     """Ask for a structure by name (or by `name`, a synonym of the same number)."""
-    return _fill(rng.choice(FOLLOW_EXPLICIT if follow else EXPLICIT), concept, name=name or concept.name, study=study)
+    return _fill(
+        rng.choice(FOLLOW_EXPLICIT if follow else EXPLICIT), concept, name=name or concept.name, study=study
+    )
 
 
 def implicit_question(rng: random.Random, concept: Concept, fact: str, follow: bool = False) -> str:
@@ -187,8 +214,15 @@ def _fill(template: str, concept: Concept, **words: str) -> str:
     plural = concept.plural
     what = "which structures" if plural else "what"
     return template.format(
-        s="s" if plural else "", be=_be(concept), Be=_upper(_be(concept)), one="ones" if plural else "one", part="parts" if plural else "part",
-        what=what, What=_upper(what), a="" if plural else "a ", it="them" if plural else "it", **words,
+        s="s" if plural else "",
+        be=_be(concept),
+        Be=_upper(_be(concept)),
+        one="ones" if plural else "one",
+        part="parts" if plural else "part",
+        what=what,
+        a="" if plural else "a ",
+        it="them" if plural else "it",
+        **words,
     )
 
 

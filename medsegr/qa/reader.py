@@ -14,13 +14,17 @@ from medsegr.qa.schema import Conversation
 def read_qa(path: Path) -> Iterator[Conversation]:
     """Conversations of a file in order; blank lines are skipped.
 
-    Raises `QAFileError` naming file and line: unreadable file, broken JSON, broken schema, an id that occurs twice.
+    Raises `QAFileError` naming file and line: unreadable file, broken JSON, broken schema, an id that occurs
+    twice.
     """
     seen: dict[str, int] = {}
-    for number, line in _lines(Path(path)):
-        conversation = _parse(line, f"{path}:{number}")
+    for number, line in numbered_lines(Path(path)):
+        conversation = parse_line(line, f"{path}:{number}")
         if conversation.id in seen:
-            raise QAFileError(f"{path}:{number}: id '{conversation.id}' was used in line {seen[conversation.id]}; expected unique ids.")
+            raise QAFileError(
+                f"{path}:{number}: id '{conversation.id}' was used in line {seen[conversation.id]}; "
+                "expected unique ids."
+            )
         seen[conversation.id] = number
         yield conversation
 
@@ -41,17 +45,21 @@ def write_qa(path: Path, conversations: Iterable[Conversation]) -> int:
     return count
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a file that are not blank, numbered from 1; raises `QAFileError` if it cannot be read."""
     try:
         with path.open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield number, line
     except (OSError, UnicodeDecodeError) as error:
-        raise QAFileError(f"{path} cannot be read as a MedSeg-QA file ({error}); expected JSON Lines in UTF-8.") from error
+        raise QAFileError(
+            f"{path} cannot be read as a MedSeg-QA file ({error}); expected JSON Lines in UTF-8."
+        ) from error
 
 
-def _parse(line: str, where: str) -> Conversation:
+def parse_line(line: str, where: str) -> Conversation:
+    """The conversation of one line; raises `QAFileError` that begins with `where`."""
     try:
         return Conversation.from_json(json.loads(line))
     except json.JSONDecodeError as error:

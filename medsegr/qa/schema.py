@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args, Literal
+from typing import Any, Literal, get_args
 
 from medsegr.errors import QAFileError
 
@@ -21,7 +21,8 @@ REVIEW_STATES = ("auto", "accepted", "edited", "rejected")
 
 @dataclass(frozen=True)
 class Target:
-    """One mask that an answer points at: the union of `value` in the label image `mask` (path relative to the file)."""
+    """One mask that an answer points at: the union of `value` in the label image `mask` (path relative to the
+    file)."""
 
     label: str
     phrase: str
@@ -31,8 +32,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer. `fact` is the id of the knowledge base fact that the question was made from; `absent` names
-    the structures that the question asked for and the image does not show."""
+    """A question and its answer. `fact` is the id of the knowledge base fact that the question was made from;
+    `absent` names the structures that the question asked for and the image does not show."""
 
     question: str
     answer: str
@@ -79,15 +80,23 @@ class Conversation:
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; optional fields without a value are left out."""
         record: dict[str, Any] = {
-            "id": self.id, "image": self.image, "modality": self.modality, "dataset": self.dataset,
-            "patient_id": self.patient_id, "split": self.split,
+            "id": self.id,
+            "image": self.image,
+            "modality": self.modality,
+            "dataset": self.dataset,
+            "patient_id": self.patient_id,
+            "split": self.split,
         }
         if self.spacing_mm is not None:
             record["spacing_mm"] = list(self.spacing_mm)
         if self.slice is not None:
             record["slice"] = asdict(self.slice)
         record["turns"] = [_turn_json(turn) for turn in self.turns]
-        record |= {"licence": self.licence, "licence_class": self.licence_class, "review": asdict(self.review)}
+        record |= {
+            "licence": self.licence,
+            "licence_class": self.licence_class,
+            "review": asdict(self.review),
+        }
         return record
 
     @classmethod
@@ -115,12 +124,21 @@ class Conversation:
 
 def _turn_json(turn: Turn) -> dict[str, Any]:
     targets = [
-        {"label": t.label, "phrase": t.phrase, "mask": t.mask, "value": t.value[0] if len(t.value) == 1 else list(t.value)}
+        {
+            "label": t.label,
+            "phrase": t.phrase,
+            "mask": t.mask,
+            "value": t.value[0] if len(t.value) == 1 else list(t.value),
+        }
         for t in turn.targets
     ]
     return {
-        "question": turn.question, "answer": turn.answer, "targets": targets,
-        "kind": turn.kind, "fact": turn.fact, "absent": list(turn.absent),
+        "question": turn.question,
+        "answer": turn.answer,
+        "targets": targets,
+        "kind": turn.kind,
+        "fact": turn.fact,
+        "absent": list(turn.absent),
     }
 
 
@@ -147,10 +165,12 @@ def _turn(record: object, where: str) -> Turn:
 def _target(record: object, where: str) -> Target:
     row = _mapping(record, where)
     value = row.get("value")
-    values = value if isinstance(value, list) else [value]
+    values: list[Any] = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values):
         raise QAFileError(f"'{where}.value' is {value!r}; expected a positive integer or a list of them.")
-    return Target(_text(row, "label", where), _text(row, "phrase", where), _text(row, "mask", where), tuple(values))
+    return Target(
+        _text(row, "label", where), _text(row, "phrase", where), _text(row, "mask", where), tuple(values)
+    )
 
 
 def _spacing(value: object) -> tuple[float, ...] | None:
@@ -198,17 +218,23 @@ def _list(row: Mapping[str, Any], key: str, where: str = "") -> list[Any]:
     return value
 
 
-def _text(row: Mapping[str, Any], key: str, where: str = "", default: str | None = None, empty: bool = False) -> str:
+def _text(
+    row: Mapping[str, Any], key: str, where: str = "", default: str | None = None, empty: bool = False
+) -> str:
     value = row.get(key, default)
     if not isinstance(value, str) or (not value.strip() and not empty and default is None):
         raise QAFileError(f"'{_path(where, key)}' is {_shown(row, key)}; expected text.")
     return value
 
 
-def _choice(row: Mapping[str, Any], key: str, allowed: tuple[str, ...], where: str = "", default: str | None = None) -> str:
+def _choice(
+    row: Mapping[str, Any], key: str, allowed: tuple[str, ...], where: str = "", default: str | None = None
+) -> str:
     value = row.get(key, default)
     if value not in allowed:
-        raise QAFileError(f"'{_path(where, key)}' is {_shown(row, key)}; expected one of {', '.join(allowed)}.")
+        raise QAFileError(
+            f"'{_path(where, key)}' is {_shown(row, key)}; expected one of {', '.join(allowed)}."
+        )
     return str(value)
 
 

@@ -1,7 +1,9 @@
-"""Turns on disk: every question, its answer and its masks, in one SQLite file and a folder of packed masks beside it.
+"""Turns on disk: every question, its answer and its masks, in one SQLite file and a folder of packed masks
+beside it.
 
-The server's service writes here, routes read. A mask file is complete before its turn is called done, so a crash leaves a
-failed turn, never half an answer. Question text is stored here and nowhere else; SQL errors do not quote it.
+The server's service writes here, routes read. A mask file is complete before its turn is called done, so a
+crash leaves a failed turn, never half an answer. Question text is stored here and nowhere else; SQL errors do
+not quote it.
 """
 
 from __future__ import annotations
@@ -13,71 +15,26 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import JSON, Engine, String, Text, create_engine, event, select, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import Engine, create_engine, event, select, update
+from sqlalchemy.orm import Session
 
 from medsegr.errors import MedSegRError
+from medsegr.rounds.tables import Base, SchemaVersion, TurnRow, TurnStatus
 
 SCHEMA = 1
 DATABASE = "medsegr.sqlite"
 MASKS = "masks"
 
+__all__ = ["NewTurn", "StoreError", "StoredMask", "Turn", "TurnStatus", "TurnStore"]
+
 
 class StoreError(MedSegRError):
     """The state folder cannot be used, or a turn or mask in it does not exist."""
-
-
-class TurnStatus(StrEnum):
-    """Where a question stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-    @property
-    def open(self) -> bool:
-        """Still waiting or being answered."""
-        return self in (TurnStatus.QUEUED, TurnStatus.RUNNING)
-
-
-class Base(DeclarativeBase):
-    """Parent of the mapped tables."""
-
-
-class SchemaVersion(Base):
-    """One row: the layout of this database."""
-
-    __tablename__ = "schema_version"
-    version: Mapped[int] = mapped_column(primary_key=True)
-
-
-class TurnRow(Base):
-    """A question and what became of it."""
-
-    __tablename__ = "turns"
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    image_id: Mapped[str] = mapped_column(Text, index=True)
-    editor: Mapped[str] = mapped_column(Text)
-    client_id: Mapped[str | None] = mapped_column(Text)
-    created: Mapped[str] = mapped_column(String(32), index=True)
-    owner: Mapped[str] = mapped_column(Text)
-    question: Mapped[str] = mapped_column(Text)
-    history: Mapped[list[dict[str, str]]] = mapped_column(JSON)
-    options: Mapped[dict[str, Any]] = mapped_column(JSON)
-    status: Mapped[str] = mapped_column(String(16), index=True)
-    answer: Mapped[str | None] = mapped_column(Text)
-    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    model_version: Mapped[str | None] = mapped_column(Text)
-    error: Mapped[str | None] = mapped_column(Text)
-    latencies: Mapped[dict[str, float]] = mapped_column(JSON)
 
 
 @dataclass(frozen=True)
@@ -142,10 +99,22 @@ class TurnStore:
     def add(self, new: NewTurn) -> str:
         """Store a queued question; returns its id (32 hexadecimal digits)."""
         row = TurnRow(
-            id=uuid.uuid4().hex, image_id=new.image_id, editor=new.editor, client_id=new.client_id, created=_now(),
-            owner=self._owner, question=new.question, history=list(new.history), options=new.options or {},
-            status=TurnStatus.QUEUED.value, answer=None, findings=[], model_version=None, error=None, latencies={},
-        )  # fmt: skip
+            id=uuid.uuid4().hex,
+            image_id=new.image_id,
+            editor=new.editor,
+            client_id=new.client_id,
+            created=_now(),
+            owner=self._owner,
+            question=new.question,
+            history=list(new.history),
+            options=new.options or {},
+            status=TurnStatus.QUEUED.value,
+            answer=None,
+            findings=[],
+            model_version=None,
+            error=None,
+            latencies={},
+        )
         turn_id = row.id
         with Session(self._engine) as session, session.begin():
             session.add(row)
@@ -156,16 +125,30 @@ class TurnStore:
         self._set(turn_id, status=TurnStatus.RUNNING.value)
 
     def finish(
-        self, turn_id: str, *, answer: str, findings: Sequence[dict[str, Any]], model_version: str,
-        latencies: dict[str, float], masks: Sequence[bytes], shape: Sequence[int], geometry: dict[str, Any],
-    ) -> None:  # fmt: skip
-        """Store the reply. `masks` holds one `numpy.packbits` string per finding, each of an array of `shape`."""
+        self,
+        turn_id: str,
+        *,
+        answer: str,
+        findings: Sequence[dict[str, Any]],
+        model_version: str,
+        latencies: dict[str, float],
+        masks: Sequence[bytes],
+        shape: Sequence[int],
+        geometry: dict[str, Any],
+    ) -> None:
+        """Store the reply. `masks` holds one `numpy.packbits` string per finding, each of an array of
+        `shape`.
+        """
         if masks:
             self._write_masks(turn_id, masks, shape, geometry)
         self._set(
-            turn_id, status=TurnStatus.DONE.value, answer=answer, findings=list(findings), model_version=model_version,
+            turn_id,
+            status=TurnStatus.DONE.value,
+            answer=answer,
+            findings=list(findings),
+            model_version=model_version,
             latencies=latencies,
-        )  # fmt: skip
+        )
 
     def close(self, turn_id: str, status: TurnStatus, error: str) -> None:
         """The question ends without an answer: cancelled or failed, with one sentence why."""
@@ -222,7 +205,7 @@ class TurnStore:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(name, path)
+            Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -240,9 +223,10 @@ class TurnStore:
             ).all()
             gone = [owner for owner in owners if not _alive(owner)]
             session.execute(
-                update(TurnRow).where(TurnRow.status.in_(left_open), TurnRow.owner.in_(gone))
-                .values(status=TurnStatus.FAILED.value, error="The server stopped before this question was answered.")
-            )  # fmt: skip
+                update(TurnRow)
+                .where(TurnRow.status.in_(left_open), TurnRow.owner.in_(gone))
+                .values(status=TurnStatus.FAILED.value, error="The server stopped before it had an answer.")
+            )
 
 
 def _now() -> str:
@@ -250,7 +234,9 @@ def _now() -> str:
 
 
 def _alive(owner: str) -> bool:
-    """Whether the process `pid-token` runs. Our own id with another token is an earlier life of the same number."""
+    """Whether the process `pid-token` runs. Our own id with another token is an earlier life of the same
+    number.
+    """
     pid = int(owner.split("-")[0])
     if pid == os.getpid():
         return False
@@ -277,13 +263,24 @@ def _check_version(engine: Engine) -> None:
             session.add(SchemaVersion(version=SCHEMA))
         elif found > SCHEMA:
             raise StoreError(
-                f"The state folder has schema {found}; this version of medsegr reads up to {SCHEMA}: update it."
+                f"The state folder has schema {found}; this medsegr reads up to {SCHEMA}: update it."
             )
 
 
 def _turn(row: TurnRow) -> Turn:
     return Turn(
-        id=row.id, image_id=row.image_id, editor=row.editor, client_id=row.client_id, created=row.created,
-        question=row.question, history=row.history, options=row.options, status=TurnStatus(row.status), answer=row.answer,
-        findings=row.findings, model_version=row.model_version, error=row.error, latencies=row.latencies,
-    )  # fmt: skip
+        id=row.id,
+        image_id=row.image_id,
+        editor=row.editor,
+        client_id=row.client_id,
+        created=row.created,
+        question=row.question,
+        history=row.history,
+        options=row.options,
+        status=TurnStatus(row.status),
+        answer=row.answer,
+        findings=row.findings,
+        model_version=row.model_version,
+        error=row.error,
+        latencies=row.latencies,
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medsegr.model.context import GlobalContext
 from medsegr.model.medsegr import Batch, MedSegR
-from medsegr.model.packing import conversation_tokens, pack
+from medsegr.model.packing import Packed, conversation_tokens, pack
 from medsegr.model.question import SentenceEncoder
 from medsegr.qa.schema import Conversation, Target
 from medsegr.training.augment import Augmentation, augment
@@ -23,12 +23,13 @@ from medsegr.training.images import Case
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a step is filled: images per step, conversations per image, how often a token is also used on a second image of the
+    """How a step is filled: images per step, conversations per image (as many as fit into `row_tokens`), how often a token is also used on a second image of the
     same set, and how often a mask gets a click as well."""
 
     images: int = 12
     conversations: int = 3
     extra_conversations: int = 5
+    row_tokens: int = 240
     other_image: float = 0.3
     click: float = 0.15
 
@@ -107,13 +108,24 @@ def make_batch(
 ) -> Batch:
     """Draw, augment and pack one step; tensors on the CPU."""
     cases = sampler.draw(sampling.images)
-    drawn = [sampler.conversations(case, sampling) for case in cases]
     rgb = torch.from_numpy(np.stack([c.rgb for c in cases]))
     labels = torch.from_numpy(np.stack([c.labels for c in cases]))
     mirror = [torch.tensor([getattr(c, name) for c in cases]) for name in ("mirror_x", "mirror_y")]
     rgb, labels = augment(rgb, labels, mirror[0], mirror[1], ranges, generator)
     context = model.context
-    rows = [[conversation_tokens(context.tokenizer, [(t.question, t.answer) for t in c.turns], encoder) for c in group] for group in drawn]
+    drawn: list[list[Conversation]] = []
+    rows: list[list[tuple[Packed, Tensor]]] = []
+    for case in cases:
+        asked, row, length = [], [], 0
+        for conversation in sampler.conversations(case, sampling):
+            tokens = conversation_tokens(context.tokenizer, [(t.question, t.answer) for t in conversation.turns], encoder)
+            length += tokens[0].token_ids.shape[1]
+            if row and length > sampling.row_tokens:
+                break
+            asked.append(conversation)
+            row.append(tokens)
+        drawn.append(asked)
+        rows.append(row)
     packed, states, starts = pack(rows, context.tokenizer.pad_token_id)
     queries = _queries(context, packed.token_ids, drawn, starts)
     small = labels[:, ::2, ::2]

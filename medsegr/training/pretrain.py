@@ -174,6 +174,8 @@ def run(options: PretrainOptions) -> Path:
     kept = [case for case in cases if kept_for_calibration(case, options.calibration_share)]
     cases = [case for case in cases if not kept_for_calibration(case, options.calibration_share)]
     encoder = question_encoder(model.config)
+    if encoder:  # once, in batches of like length; the loop then reads the encoder's cache
+        encoder.encode(sorted({turn.question for c in conversations for turn in c.turns}, key=len))
     optimizer = optimizer_for(model, options)
     state_path = options.out.with_name(options.out.name + ".resume") / "state.pt"
     _resume(state_path, model, optimizer, clock)

@@ -1,4 +1,6 @@
-"""What the server needs to know of a checkpoint before, and without, loading it: where it is and which structures it knows."""
+"""What the server needs to know of a checkpoint before, and without, loading it: where it is and which
+structures it knows.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ def checkpoint_folder(name_or_dir: str) -> Path:
     folder = EMBEDDED if name_or_dir == "embedded" else Path(name_or_dir).expanduser().resolve()
     if not folder.is_dir():
         raise CheckpointError(
-            f"There is no checkpoint directory {folder}; name one with `--conf checkpoint DIR`."
+            f"There is no checkpoint folder {folder}; name one with `--conf checkpoint DIR`."
         )
     return folder
 
 
 def read_targets(folder: Path) -> tuple[str, ...]:
-    """Names of the known structures in their fixed order (label id = position + 1); raises `CheckpointError`."""
+    """Names of the known structures in fixed order (label id = position + 1); raises `CheckpointError`."""
     path = folder / "config.json"
     try:
         targets = json.loads(path.read_text(encoding="utf-8"))["targets"]

@@ -1,4 +1,6 @@
-"""The HTTP edge that both routers share: one-sentence errors, bounded bodies, and listening to a question from async code."""
+"""The HTTP edge that both routers share: one-sentence errors, bounded bodies, and listening to a question
+from async code.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
 """The model's process: `python -m medsegr.web.engine` loads a predictor and answers one question at a time.
 
-Started by `worker.ModelWorker` with one end of a socket pair. When the other end closes, for whatever reason, the process
-ends at once, so a killed server leaves no orphan. It writes no question, answer or exception message to any log.
+Started by `worker.ModelWorker` with one end of a socket pair. When the other end closes, for whatever reason,
+the process ends at once, so a killed server leaves no orphan. It writes no question, answer or exception
+message to any log.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import logging
 import os
 import queue
@@ -21,15 +20,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medsegr.errors import CheckpointError, MedSegRError, QuestionError
+from medsegr.errors import MedSegRError, QuestionError
 from medsegr.imaging import Picture, Volume, measure, read_image
 from medsegr.web.jobs import Job, decode, encode
 from medsegr.web.masks import Geometry
+from medsegr.web.predicting import FindingLike, PredictorLike, build, golden
 
 logger = logging.getLogger(__name__)
 MAX_IMAGES = 4
@@ -39,44 +38,10 @@ Stop = Callable[[], bool]
 Say = Callable[[dict[str, Any]], None]
 
 
-class FindingLike(Protocol):
-    """A finding as `medsegr.predictor.Finding` has it."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def phrase(self) -> str: ...
-    @property
-    def mask(self) -> NDArray[np.bool_]: ...
-    @property
-    def confidence(self) -> float: ...
-
-
-class ReplyLike(Protocol):
-    """A reply as `medsegr.predictor.Reply` has it."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def findings(self) -> tuple[Any, ...]: ...
-    @property
-    def latencies_ms(self) -> dict[str, float]: ...
-
-
-class PredictorLike(Protocol):
-    """The part of `medsegr.predictor.Predictor` that this process uses."""
-
-    targets: tuple[str, ...]
-    version: str
-    licence: str
-
-    def set_image(self, image: Any, modality: str | None = None) -> None: ...
-    def ask(self, question: str, history: Any = (), **options: Any) -> ReplyLike: ...
-    def ask_volume(self, volume: Any, question: str, history: Any = (), **options: Any) -> ReplyLike: ...
-
-
 class Images:
-    """The last few images read, by path, time and size of the file, so that follow-ups do not read them again."""
+    """The last few images read, by path, time and size of the file, so that follow-ups do not read them
+    again.
+    """
 
     def __init__(self) -> None:
         self._read: OrderedDict[tuple[str, int, int], Picture | Volume] = OrderedDict()
@@ -176,55 +141,10 @@ def _finding(found: FindingLike, image: Picture | Volume) -> dict[str, Any]:
     }
 
 
-def golden(predictor: PredictorLike, checkpoint: Path) -> None:
-    """Ask one question whose answer is known; raises `CheckpointError` when the model fails it.
-
-    A checkpoint may bring `golden.json` {"image", "question", "label", "mask", "min_dice"} with files beside it; without one
-    the reply to a plain grey picture must have the right form.
-    """
-    brought = checkpoint / "golden.json"
-    case: dict[str, Any] = json.loads(brought.read_text(encoding="utf-8")) if brought.is_file() else {}
-    image = read_image(checkpoint / case["image"]) if case else None
-    picture = (
-        image
-        if isinstance(image, Picture)
-        else Picture(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1)), "CT", None)
-    )
-    predictor.set_image(picture)
-    reply = predictor.ask(str(case.get("question", "Which organ stores bile?")))
-    masks = [np.asarray(found.mask) for found in reply.findings]
-    if not isinstance(reply.text, str) or any(
-        m.shape != picture.pixels.shape[:2] or m.dtype != np.bool_ for m in masks
-    ):
-        raise CheckpointError(
-            "The golden question got a reply of the wrong form; the checkpoint does not fit this version."
-        )
-    if case:
-        wanted = read_image(checkpoint / case["mask"])
-        truth = np.asarray(wanted.pixels if isinstance(wanted, Picture) else wanted.voxels) > 0
-        dice = max((2 * np.sum(m & truth) / max(1, m.sum() + truth.sum()) for m in masks), default=0.0)
-        if dice < float(case.get("min_dice", 0.5)):
-            raise CheckpointError(
-                f"The golden question's mask has Dice {dice:.2f}, below what the checkpoint promises; copy it anew."
-            )
-
-
-def build(factory: str, checkpoint: str, device: str) -> PredictorLike:
-    """Call `package.module:name.of.callable` with the checkpoint and the device."""
-    module, _, path = factory.partition(":")
-    made: Any = importlib.import_module(module)
-    for name in path.split("."):
-        made = getattr(made, name)
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    predictor: PredictorLike = made(checkpoint, device=device)
-    return predictor
-
-
 def _failure(error: Exception) -> dict[str, Any]:
-    """An error as plain data. Messages of foreign exceptions may hold question text, so only their place is logged."""
+    """An error as plain data. Messages of foreign exceptions may hold question text, so only their place is
+    logged.
+    """
     if isinstance(error, MedSegRError):
         return {"event": "error", "kind": type(error).__name__, "sentence": str(error)}
     frames = "".join(traceback.format_tb(error.__traceback__))
@@ -252,11 +172,18 @@ class Engine:
         try:
             predictor = build(factory, checkpoint, device)
             golden(predictor, Path(checkpoint))
-        except Exception as error:  # whatever loading raises must reach the server as a sentence
+        except Exception as error:  # noqa: BLE001  # whatever loading raises must reach the server as a sentence
             self._say({**_failure(error), "event": "failed"})
             return 1
-        self._say({"event": "ready", "version": predictor.version, "licence": predictor.licence,
-                   "targets": list(predictor.targets), "load_ms": _ms(time.perf_counter() - began)})  # fmt: skip
+        self._say(
+            {
+                "event": "ready",
+                "version": predictor.version,
+                "licence": predictor.licence,
+                "targets": list(predictor.targets),
+                "load_ms": _ms(time.perf_counter() - began),
+            }
+        )
         while True:
             self._answer(predictor, self._jobs.get())
 
@@ -265,7 +192,7 @@ class Engine:
         try:
             fields, masks = answer(predictor, self._images, job, self._say, lambda: job.id in self._cancelled)
             message = {"event": "done", "masks": len(masks), **fields}
-        except Exception as error:  # the process must live on for the next question
+        except Exception as error:  # noqa: BLE001  # the process must live on for the next question
             message, masks = _failure(error), []
         self._cancelled.discard(job.id)
         self._say(message)

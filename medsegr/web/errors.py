@@ -7,7 +7,7 @@ from medsegr.errors import Cancelled, CheckpointError, MedSegRError
 from medsegr.rounds.store import StoreError
 
 
-class Refusal(MedSegRError):
+class Refusal(MedSegRError):  # noqa: N818  # it is what the server does
     """A request that is not served, with its HTTP status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -29,7 +29,9 @@ def status_of(error: MedSegRError) -> int:
 
 
 def revive(kind: str, sentence: str) -> MedSegRError:
-    """The error that another process named: a class of `medsegr.errors`, `died`, or anything else for a defect of ours."""
+    """The error that another process named: a class of `medsegr.errors`, `died`, or anything else for a
+    defect of ours.
+    """
     if kind == "died":
         return Refusal(503, sentence)
     known = getattr(errors, kind, None)

@@ -1,6 +1,8 @@
-"""`POST /infer/{model}` as stock clients call it: the same request and reply as MONAI Label's, checked, and without blocking.
+"""`POST /infer/{model}` as stock clients call it: the same request and reply as MONAI Label's, checked, and
+without blocking.
 
-Replaces the stock route, which runs the model on the event loop, logs every parameter and reads any path on the server.
+Replaces the stock route, which runs the model on the event loop, logs every parameter and reads any path on
+the server.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.params import Depends
@@ -45,9 +47,14 @@ def infer_router(
 
     @router.post("/{model}", summary="Ask a question (MONAI Label's form)", dependencies=list(guards))
     async def infer(
-        model: str, image: str = "", session_id: str = "", output: str = "all",
-        params: str = Form("{}"), file: UploadFile | None = File(None), label: UploadFile | None = File(None),
-    ) -> Response:  # fmt: skip
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        output: str = "all",
+        params: Annotated[str, Form()] = "{}",
+        file: Annotated[UploadFile | None, File()] = None,
+        label: Annotated[UploadFile | None, File()] = None,
+    ) -> Response:
         if model not in models:
             raise Refusal(404, f"There is no model of this name; known are {', '.join(models)}.")
         if output not in OUTPUTS:
@@ -120,7 +127,8 @@ def _multipart(params: dict[str, Any], path: Path, extension: str) -> Response:
     """The two parts `params` and `image`, as MONAI Label sends them."""
     boundary = uuid.uuid4().hex
     head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n'
+        "Content-Type: application/json\r\n\r\n"
         f"{json.dumps(params)}\r\n"
         f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n'
         f"Content-Type: {MEDIA_TYPES[extension]}\r\n\r\n"

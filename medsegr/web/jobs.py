@@ -1,4 +1,5 @@
-"""What crosses the pipe between the server and the model's process: JSON frames, then one binary frame per mask.
+"""What crosses the pipe between the server and the model's process: JSON frames, then one binary frame per
+mask.
 
 Nothing is pickled, so neither side can make the other run code, and a frame can be read in any language.
 """
@@ -25,7 +26,8 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """One question for the model. `image` is a path that the server has already approved; `slices` includes both ends.
+    """One question for the model. `image` is a path that the server has already approved; `slices` includes
+    both ends.
 
     `one_slice` answers about a single slice of a volume: the one in `slices`, else the middle one.
     """
@@ -48,11 +50,16 @@ class Job:
     def from_json(cls, data: dict[str, Any]) -> Job:
         """The inverse of `to_json`."""
         return cls(
-            id=data["id"], image=data["image"], question=data["question"],
-            history=tuple((q, a) for q, a in data["history"]), slices=tuple(data["slices"]) if data["slices"] else None,
+            id=data["id"],
+            image=data["image"],
+            question=data["question"],
+            history=tuple((q, a) for q, a in data["history"]),
+            slices=tuple(data["slices"]) if data["slices"] else None,
             points=tuple((p[0], p[1], p[2]) for p in data["points"]) if data["points"] else None,
-            box=tuple(data["box"]) if data["box"] else None, max_new_tokens=data["max_new_tokens"], one_slice=data["one_slice"],
-        )  # fmt: skip
+            box=tuple(data["box"]) if data["box"] else None,
+            max_new_tokens=data["max_new_tokens"],
+            one_slice=data["one_slice"],
+        )
 
 
 @dataclass(frozen=True)

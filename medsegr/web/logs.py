@@ -1,4 +1,6 @@
-"""Keep question text out of every log: stock endpoints write whole requests, so lines that look like one are cut."""
+"""Keep question text out of every log: stock endpoints write whole requests, so lines that look like one are
+cut.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ class QuestionFilter(logging.Filter):
 
 
 def protect_logs() -> None:
-    """Put the filter on every handler that exists now; call again after logging was set up anew. Idempotent."""
+    """Put the filter on every handler there is; call again after logging was set up. Idempotent."""
     loggers = [
         logging.getLogger(),
         *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict)),

@@ -1,4 +1,4 @@
-"""From a reply's overlapping masks to the one label map that stock clients get, on exactly the image's grid."""
+"""From a reply's overlapping masks to the one label map that stock clients get, on the image's grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from medsegr.web.errors import Refusal
 
 @dataclass(frozen=True)
 class Geometry:
-    """The grid of an image without its pixels. `affine` for volumes, `spacing_mm` (row, column) for pictures that know it."""
+    """The grid of an image without its pixels. `affine` for volumes, `spacing_mm` (row, column) for pictures
+    that know it.
+    """
 
     shape: tuple[int, ...]
     affine: tuple[tuple[float, ...], ...] | None = None
@@ -72,7 +74,8 @@ def unpack(packed: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def flatten(
     masks: Sequence[NDArray[np.bool_]], values: Sequence[int | None], shape: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """One label map [shape] uint8: a smaller finding lies over a larger one, the later over the earlier of equal size.
+    """One label map [shape] uint8: a smaller finding lies over a larger one, the later over the earlier of
+    equal size.
 
     `values[i]` is the label of `masks[i]`; None leaves the finding out. No findings give an empty map.
     """
@@ -86,7 +89,9 @@ def flatten(
 
 
 def fixed_values(labels: Sequence[str], targets: Sequence[str]) -> list[int | None]:
-    """Ids of `/info`'s labels (position + 1) for findings named `labels`; None for a name that is not among them."""
+    """Ids of `/info`'s labels (position + 1) for findings named `labels`; None for a name that is not among
+    them.
+    """
     ids = {name.casefold(): n for n, name in enumerate(targets, start=1)}
     return [ids.get(label.casefold()) for label in labels]
 
@@ -104,7 +109,9 @@ def label_names(labels: Sequence[str]) -> dict[str, int]:
 
 
 def extension_for(asked: str | None, image: Path, geometry: Geometry) -> str:
-    """File type of a label map: as asked, else the image's own where it can hold labels. Raises `Refusal` 422."""
+    """File type of a label map: as asked, else the image's own where it can hold labels. Raises `Refusal`
+    422.
+    """
     if asked == ".png" and geometry.is_volume:
         raise Refusal(422, "A PNG cannot hold the mask of a volume; ask for .nrrd or .nii.gz.")
     if asked:

@@ -1,4 +1,6 @@
-"""What clients may send with a question, with limits; every violation becomes one sentence that never quotes the input."""
+"""What clients may send with a question, with limits; every violation becomes one sentence that never quotes
+the input.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ SLICES = re.compile(r"(\d{1,6})(?:\s*-\s*(\d{1,6}))?")
 EXTENSIONS = (".nrrd", ".nii.gz", ".nii", ".png")
 
 
-class TooLong(ValueError):
+class TooLongError(ValueError):
     """A text exceeds its limit (HTTP 413 instead of 422)."""
 
 
@@ -32,7 +34,9 @@ def _text(limit: int, name: str) -> BeforeValidator:
             raise ValueError(f"{name} must be text, found {type(value).__name__}.")
         value = value.strip()
         if len(value) > limit:
-            raise TooLong(f"{name} has {len(value)} characters; at most {limit} are accepted.")
+            raise TooLongError(f"{name} has {len(value)} characters; at most {limit} are accepted.")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{name} must be text, found half of a character (a lone surrogate).")
         return value
 
     return BeforeValidator(check)
@@ -47,7 +51,9 @@ class HistoryTurn(BaseModel):
 
 
 class AskOptions(BaseModel):
-    """The `params` of `/infer` and most of the body of `/medsegr/ask`. Unknown keys, `image`, `model` and `device` are ignored."""
+    """The `params` of `/infer` and most of the body of `/medsegr/ask`. Unknown keys, `image`, `model` and
+    `device` are ignored.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     question: Annotated[str, _text(MAX_QUESTION, "`question`")] = Field(
@@ -77,7 +83,7 @@ class AskOptions(BaseModel):
         if not isinstance(value, list | tuple):
             raise ValueError('`history` must be a list of {"question", "answer"} objects.')
         if len(value) > MAX_HISTORY:
-            raise TooLong(f"`history` has {len(value)} turns; at most {MAX_HISTORY} are accepted.")
+            raise TooLongError(f"`history` has {len(value)} turns; at most {MAX_HISTORY} are accepted.")
         return value
 
     @field_validator("slices", mode="before")
@@ -182,7 +188,7 @@ def parse(model: type[Model], data: Mapping[str, Any]) -> Model:
         first = error.errors(include_url=False, include_input=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ValueError):
-        raise Refusal(413 if isinstance(cause, TooLong) else 422, str(cause))
+        raise Refusal(413 if isinstance(cause, TooLongError) else 422, str(cause))
     field = ".".join(str(part) for part in first["loc"])
     raise Refusal(422, f"`{field}` is not usable: {first['msg'][:1].lower()}{first['msg'][1:]}.")
 

@@ -1,4 +1,6 @@
-"""`/medsegr/...`: ask with events, cancel, look at turns and masks, health. The app mounts this router in front of its own."""
+"""`/medsegr/...`: ask with events, cancel, look at turns and masks, health. The app mounts this router in
+front of its own.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ FindImage = Callable[[str, str], ImageFile]
 def ask_router(
     service: Service, find: FindImage, models: dict[str, bool], guards: Sequence[Depends] = ()
 ) -> APIRouter:
-    """The router. `models` maps a model's name to whether it answers about one slice only; the first is the default.
+    """The router. `models` maps a model's name to whether it answers about one slice only; the first is the
+    default.
 
     `guards` are dependencies (a login) that every route but the health checks gets.
     """

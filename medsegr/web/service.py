@@ -1,6 +1,8 @@
-"""Ask a question about an image: store the turn, queue it, and turn what the model says into the reply that clients get.
+"""Ask a question about an image: store the turn, queue it, and turn what the model says into the reply that
+clients get.
 
-Used by the routes (which await) and by MONAI Label's infer task (which blocks). Events reach listeners from other threads.
+Used by the routes (which await) and by MONAI Label's infer task (which blocks). Events reach listeners from
+other threads.
 """
 
 from __future__ import annotations
@@ -8,20 +10,23 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.exc import SQLAlchemyError
 
 from medsegr.errors import Cancelled, MedSegRError
 from medsegr.rounds.store import NewTurn, StoredMask, Turn, TurnStatus, TurnStore
 from medsegr.web.errors import Refusal, revive
 from medsegr.web.jobs import Event, EventKind, Job
 from medsegr.web.masks import Geometry, extension_for, fixed_values, flatten, label_names, unpack, write
+from medsegr.web.process import WorkerState
 from medsegr.web.requests import AskOptions
-from medsegr.web.worker import ModelWorker, WorkerState
+from medsegr.web.worker import ModelWorker
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,16 @@ class Service:
             NewTurn(image.id, options.question, options.turns, editor, options.client_id or None, asked)
         )
         job = Job(
-            id=turn_id, image=str(image.path), question=options.question,
-            history=tuple((t.question, t.answer) for t in options.history), slices=options.slice_range, points=options.points,
-            box=options.box, max_new_tokens=options.max_new_tokens, one_slice=one_slice,
-        )  # fmt: skip
+            id=turn_id,
+            image=str(image.path),
+            question=options.question,
+            history=tuple((t.question, t.answer) for t in options.history),
+            slices=options.slice_range,
+            points=options.points,
+            box=options.box,
+            max_new_tokens=options.max_new_tokens,
+            one_slice=one_slice,
+        )
         try:
             ahead = self.worker.submit(job, lambda event: self._hear(turn_id, event, listener))
         except MedSegRError as error:
@@ -118,13 +129,15 @@ class Service:
                 raise update.error
 
     def cancel(self, turn_id: str) -> Turn:
-        """Withdraw an open question; raises `StoreError` for an unknown turn, `Refusal` 409 for a finished one."""
+        """Withdraw an open question; raises `StoreError` for an unknown turn, `Refusal` 409 for a finished
+        one.
+        """
         turn = self.store.get(turn_id)
         if not self.worker.cancel(turn_id):
             turn = self.store.get(turn_id)
             raise Refusal(
                 409,
-                f"This turn is {turn.status.value}; only a question that is waiting or being answered can be cancelled.",
+                f"This turn is {turn.status.value}; only an open question can be cancelled.",
             )
         return turn
 
@@ -135,7 +148,9 @@ class Service:
     def write_map(
         self, outcome: Outcome, image: ImageFile, folder: Path, asked: str | None, *, fixed: bool
     ) -> Path:
-        """Write the label map that stock clients read: fixed ids for those that never see the reply, else 1..N."""
+        """Write the label map that stock clients read: fixed ids for those that never see the reply, else
+        1..N.
+        """
         labels = [finding["label"] for finding in outcome.params["findings"]]
         values: list[int | None] = list(
             fixed_values(labels, self.targets) if fixed else range(1, len(labels) + 1)
@@ -161,7 +176,9 @@ class Service:
         self.store.dispose()
 
     def _hear(self, turn_id: str, event: Event, listener: Listener) -> None:
-        """Called from the worker's thread; anything slow is handed on, in order, so that the next question can begin."""
+        """Called from the worker's thread; anything slow is handed on, in order, so that the next question
+        can begin.
+        """
         if event.kind in (EventKind.DONE, EventKind.ERROR):
             self._finisher.submit(self._record, turn_id, event, listener)
             return
@@ -179,10 +196,10 @@ class Service:
             self.store.close(turn_id, status, str(error))
             listener(Update(EventKind.ERROR, {"turn_id": turn_id}, error=error))
             return
-        except (
-            Exception
-        ) as error:  # a full disk, for one: the client must hear of it rather than wait for ever
+        except Exception as error:  # noqa: BLE001  # a full disk, for one: the client must hear of it
             failure = Refusal(500, f"The reply could not be stored ({type(error).__name__}).")
+            with suppress(SQLAlchemyError):
+                self.store.close(turn_id, TurnStatus.FAILED, str(failure))
             listener(Update(EventKind.ERROR, {"turn_id": turn_id}, error=failure))
             return
         for finding in outcome.params["findings"]:
@@ -195,9 +212,15 @@ class Service:
         geometry = Geometry.from_json(data["geometry"])
         findings = [{"n": n, "value": n, **finding} for n, finding in enumerate(data["findings"], start=1)]
         self.store.finish(
-            turn_id, answer=data["text"], findings=findings, model_version=version, latencies=data["latencies"],
-            masks=event.masks, shape=geometry.shape, geometry=data["geometry"],
-        )  # fmt: skip
+            turn_id,
+            answer=data["text"],
+            findings=findings,
+            model_version=version,
+            latencies=data["latencies"],
+            masks=event.masks,
+            shape=geometry.shape,
+            geometry=data["geometry"],
+        )
         params = {
             "turn_id": turn_id,
             "answer": data["text"],

@@ -1,70 +1,35 @@
 """The queue in front of the model: one question at a time, first come first served, in a process of its own.
 
-A fresh interpreter (not a fork, and without re-importing the server's main module) with its own end of a socket pair; see
-`engine`. If it dies, the running question fails with a sentence and the next one finds a new process. Locks: `_lock` guards
-every attribute marked "locked" and is never held while talking to the process or to a listener; `_sending` keeps frames
-whole. Neither is taken while the other is held.
+A fresh interpreter (not a fork, and without re-importing the server's main module) with its own end of a
+socket pair; see `engine`. If it dies, the running question fails with a sentence and the next one finds a new
+process. Locks: `_lock` guards every attribute marked "locked" and is never held while talking to the process
+or to a listener; `_sending` keeps frames whole. Neither is taken while the other is held.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from multiprocessing.connection import Connection
 from typing import Any
 
 from medsegr.web.errors import Refusal
 from medsegr.web.jobs import Event, EventKind, Job, decode, encode
+from medsegr.web.process import ModelInfo, WorkerSettings, WorkerState, spawn
 
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[Event], None]
 POLL_S = 0.25
-DEFAULT_FACTORY = "medsegr.predictor:Predictor.from_pretrained"
 DIED = "The model's process stopped while it was answering; a new one is being started, so please ask again."
 DIED_AT_START = "The model's process stopped while it was loading; the server's log may say why."
 CANCELLED = "The question was cancelled."
-
-
-class WorkerState(StrEnum):
-    """Whether the model can answer."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    READY = "ready"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """How the model's process is made. `factory` is an import path `module:callable` taking (checkpoint, device=...)."""
-
-    checkpoint: str
-    factory: str = DEFAULT_FACTORY
-    device: str = "auto"
-    niceness: int = 5
-    max_waiting: int = 64
-    cancel_grace_s: float = 20.0
-    retry_after_s: float = 30.0
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a loaded model says about itself."""
-
-    version: str
-    licence: str
-    targets: tuple[str, ...]
 
 
 @dataclass
@@ -128,7 +93,8 @@ class ModelWorker:
     def submit(self, job: Job, listener: Listener) -> int:
         """Queue `job`; returns how many questions are ahead of it. Raises `Refusal` 429 or 503.
 
-        `listener` is called from the dispatcher's thread and must return quickly; its last event is `done` or `error`.
+        `listener` is called from the dispatcher's thread and must return quickly; its last event is `done` or
+        `error`.
         """
         self.start()
         with self._lock:
@@ -198,7 +164,9 @@ class ModelWorker:
             self._fail_all_waiting()
 
     def _wait_for_work(self) -> bool:
-        """Sleep until there is a question (True) or the worker closes (False); revive a process that died meanwhile."""
+        """Sleep until there is a question (True) or the worker closes (False); revive a process that died
+        meanwhile.
+        """
         while True:
             with self._lock:
                 if not self._waiting and not self._closing:
@@ -228,7 +196,7 @@ class ModelWorker:
                 return False
             self._state, self._failure = WorkerState.STARTING, None
             try:
-                self._process, self._connection = _spawn(self.settings)
+                self._process, self._connection = spawn(self.settings)
             except OSError as error:
                 logger.error("The model's process cannot be started: %s", error.strerror)
         message = self._receive_first()
@@ -326,19 +294,5 @@ def _error(kind: str, sentence: str) -> Event:
 def _tell(ticket: _Ticket, event: Event) -> None:
     try:
         ticket.listener(event)
-    except Exception as error:  # a listener's defect must not stop everybody's questions
+    except Exception as error:  # noqa: BLE001  # a listener's defect must not stop everybody's questions
         logger.error("A listener failed with %s.", type(error).__name__)
-
-
-def _spawn(settings: WorkerSettings) -> tuple[subprocess.Popen[bytes], Connection]:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        fd = theirs.fileno()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        environment.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "medsegr.web.engine", f"--fd={fd}", f"--factory={settings.factory}",
-             f"--checkpoint={settings.checkpoint}", f"--device={settings.device}", f"--niceness={settings.niceness}"],
-            pass_fds=(fd,), stdin=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
-    return process, Connection(ours.detach())

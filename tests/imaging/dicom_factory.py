@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def dicom_image(stored: NDArray[Any], modality: str, **attributes: Any) -> FileDataset:
-    """A data set around `stored` ([H, W], [F, H, W] or, with SamplesPerPixel=3, [..., 3]); `attributes` override."""
+    """A data set around `stored` ([H, W] or [F, H, W]; with SamplesPerPixel=3 [..., 3])."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = CT_CLASS if modality == "CT" else SECONDARY_CAPTURE
+    meta.MediaStorageSOPClassUID = UID(CT_CLASS if modality == "CT" else SECONDARY_CAPTURE)
     meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.is_little_endian, dataset.is_implicit_VR = True, False
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
     dataset.StudyInstanceUID = dataset.SeriesInstanceUID = "1.2.3"
     dataset.Modality = modality
     colour = attributes.get("SamplesPerPixel", 1) == 3
@@ -60,7 +63,7 @@ def write_ct_series(
     numbering: list[int] | None = None,
     **attributes: Any,
 ) -> list[Path]:
-    """Slices [N, H, W] along the normal, file names and instance numbers in the order `numbering` of their place."""
+    """Slices [N, H, W] along the normal; `numbering` gives each its file name and instance number."""
     folder.mkdir(parents=True, exist_ok=True)
     normal = np.cross(cosines[:3], cosines[3:])
     paths = []

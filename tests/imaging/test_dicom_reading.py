@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from dicom_factory import dicom_image, save, write_ct_series
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,8 +24,8 @@ STORED = np.arange(12, dtype=np.uint16).reshape(3, 4) * 100
 SLICES = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 TURN = np.deg2rad([20.0, -15.0])
 OBLIQUE = (
-    float(np.cos(TURN[0])), float(np.sin(TURN[0])), 0.0,
-    float(-np.sin(TURN[0]) * np.cos(TURN[1])), float(np.cos(TURN[0]) * np.cos(TURN[1])), float(np.sin(TURN[1])),
+    float(np.cos(TURN[0])), float(np.sin(TURN[0])), 0.0, float(-np.sin(TURN[0]) * np.cos(TURN[1])),
+    float(np.cos(TURN[0]) * np.cos(TURN[1])), float(np.sin(TURN[1])),
 )  # fmt: skip
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
@@ -37,10 +37,9 @@ def _read(dataset: Any, tmp_path: Path) -> Picture:
 
 
 def test_ct_slice_is_in_hu_with_row_and_column_spacing(tmp_path: Path) -> None:
-    picture = _read(
-        dicom_image(STORED, "CT", RescaleSlope=2, RescaleIntercept=-1000, PixelSpacing=[0.8, 0.5], BodyPartExamined="head"),
-        tmp_path,
-    )
+    scale = {"RescaleSlope": 2, "RescaleIntercept": -1000}
+    dataset = dicom_image(STORED, "CT", PixelSpacing=[0.8, 0.5], BodyPartExamined="head", **scale)
+    picture = _read(dataset, tmp_path)
     np.testing.assert_array_equal(picture.pixels, STORED * 2.0 - 1000)
     assert picture.pixels.dtype == np.float32
     assert (picture.modality, picture.spacing_mm, picture.body_part) == ("CT", (0.8, 0.5), "HEAD")
@@ -140,6 +139,19 @@ def test_jpeg_compressed_colour(tmp_path: Path) -> None:
     assert np.abs(_read(dataset, tmp_path).pixels.astype(int) - rgb).max() <= 4
 
 
+def test_syntaxes_that_pydicom_cannot_decode_go_through_gdcm(tmp_path: Path) -> None:
+    hu = (np.arange(12 * 10).reshape(12, 10) * 3 - 200).astype(np.int16)
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetFileName(str(tmp_path / "a.dcm"))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    writer.Execute(SimpleITK.GetImageFromArray(hu[None]))
+    assert "Lossless" in pydicom.dcmread(tmp_path / "a.dcm").file_meta.TransferSyntaxUID.name
+    picture = read_image(tmp_path / "a.dcm", "CT")
+    assert isinstance(picture, Picture)
+    np.testing.assert_array_equal(picture.pixels, hu)
+
+
 def test_grey_frames_become_a_volume(tmp_path: Path) -> None:
     save(dicom_image(SLICES, "XA", PixelSpacing=[0.8, 0.5]), tmp_path / "a.dcm")
     volume = read_image(tmp_path / "a.dcm")
@@ -180,27 +192,31 @@ def test_enhanced_frames_are_sorted_by_position_and_rescaled(tmp_path: Path) -> 
     np.testing.assert_array_equal(volume.voxels[..., 3], SLICES[2].T * 2.0 - 100)
 
 
-def _itk(folder: Path) -> sitk.Image:
-    reader = sitk.ImageSeriesReader()
+def _itk(folder: Path) -> SimpleITK.Image:
+    reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     return reader.Execute()
 
 
-def _itk_affine(image: sitk.Image) -> NDArray[np.float64]:
+def _itk_affine(image: SimpleITK.Image) -> NDArray[np.float64]:
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-@pytest.mark.parametrize("cosines", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), SAGITTAL, (1, 0, 0, 0, 0, -1), OBLIQUE])
+@pytest.mark.parametrize(
+    "cosines", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), SAGITTAL, (1, 0, 0, 0, 0, -1), OBLIQUE]
+)
 @pytest.mark.parametrize("numbering", [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 1, 3]])
-def test_series_geometry_agrees_with_itk(tmp_path: Path, cosines: tuple[float, ...], numbering: list[int]) -> None:
+def test_series_geometry_agrees_with_itk(
+    tmp_path: Path, cosines: tuple[float, ...], numbering: list[int]
+) -> None:
     write_ct_series(tmp_path / "series", SLICES, cosines=cosines, numbering=numbering)
     volume, image = read_image(tmp_path / "series"), _itk(tmp_path / "series")
     assert isinstance(volume, Volume) and volume.modality == "CT"
     np.testing.assert_allclose(volume.affine, _itk_affine(image), atol=1e-5)
-    np.testing.assert_array_equal(volume.voxels, sitk.GetArrayFromImage(image).T)
+    np.testing.assert_array_equal(volume.voxels, SimpleITK.GetArrayFromImage(image).T)
     np.testing.assert_array_equal(volume.voxels[..., 2], SLICES[2].T - 1024.0)
     assert volume.slice_axis == 2 and volume.spacing_mm == pytest.approx((0.5, 0.8, 2.5))
 
@@ -221,7 +237,7 @@ def test_a_missing_slice_leaves_the_median_gap(tmp_path: Path) -> None:
 
 
 def test_tilted_gantry_shears_the_grid(tmp_path: Path) -> None:
-    """ITK squares such a grid and calls the oblique step its spacing; each voxel's true place needs the shear."""
+    """ITK squares such a grid and calls the oblique step its spacing; a voxel's true place needs the shear."""
     for index, path in enumerate(write_ct_series(tmp_path / "series", SLICES)):
         dataset = pydicom.dcmread(path)
         dataset.ImagePositionPatient = [0, 0.7 * index, 2.5 * index]
@@ -231,7 +247,9 @@ def test_tilted_gantry_shears_the_grid(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume.affine[:3, 2], (0, -0.7, 2.5))
     assert volume.voxel_ml == pytest.approx(0.5 * 0.8 * 2.5 / 1000)
     write_label_map(tmp_path / "mask.nrrd", np.zeros(volume.shape, np.uint8), volume, None)
-    np.testing.assert_allclose(_itk_affine(sitk.ReadImage(str(tmp_path / "mask.nrrd"))), volume.affine, atol=1e-6)
+    np.testing.assert_allclose(
+        _itk_affine(SimpleITK.ReadImage(str(tmp_path / "mask.nrrd"))), volume.affine, atol=1e-6
+    )
 
 
 def test_ct_without_positions_follows_instance_numbers(tmp_path: Path) -> None:
@@ -313,7 +331,7 @@ def test_dicom_without_preamble_or_suffix(tmp_path: Path) -> None:
     (tmp_path / "IM0001").write_bytes(data)
     assert isinstance(read_image(tmp_path / "IM0001"), Picture)
     bare = Dataset()
-    bare.update({tag: dataset[tag] for tag in dataset.keys()})
+    bare.update({element.tag: element for element in dataset})
     bare.is_little_endian, bare.is_implicit_VR = True, True
     bare.save_as(tmp_path / "bare.dcm", write_like_original=True)
     picture = read_image(tmp_path / "bare.dcm")

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from PIL import Image
 
 from medsegr.errors import ImageError
@@ -88,7 +88,9 @@ def test_nifti_voxels_and_affine(tmp_path: Path, kind: type, suffix: str) -> Non
 
 def test_nifti_modality_is_guessed_from_air_only(tmp_path: Path) -> None:
     for name, low, expected in (("ct", -1024, "CT"), ("mr", 0, None), ("normalised", -3, None)):
-        nib.save(nib.Nifti1Image(np.linspace(low, 900, 24).reshape(2, 3, 4), np.eye(4)), tmp_path / f"{name}.nii")
+        nib.save(
+            nib.Nifti1Image(np.linspace(low, 900, 24).reshape(2, 3, 4), np.eye(4)), tmp_path / f"{name}.nii"
+        )
         assert _volume(tmp_path / f"{name}.nii").modality == expected
 
 
@@ -112,11 +114,11 @@ def test_colour_nifti_in_its_three_dialects(tmp_path: Path) -> None:
 
 def test_nrrd_agrees_with_simpleitk(tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)  # [Z, Y, X]
-    image = sitk.GetImageFromArray(array)
+    image = SimpleITK.GetImageFromArray(array)
     image.SetOrigin((10, 20, 30))
     image.SetSpacing((0.5, 0.75, 3))
     image.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
-    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"))
     volume = _volume(tmp_path / "a.nrrd")
     np.testing.assert_array_equal(volume.voxels, array.T)
     for index in ((0, 0, 0), (4, 3, 2), (1, 2, 0)):
@@ -125,14 +127,14 @@ def test_nrrd_agrees_with_simpleitk(tmp_path: Path) -> None:
 
 
 def test_flat_and_colour_nrrd(tmp_path: Path) -> None:
-    flat = sitk.GetImageFromArray(GREY)
+    flat = SimpleITK.GetImageFromArray(GREY)
     flat.SetSpacing((0.5, 2.0))
-    sitk.WriteImage(flat, str(tmp_path / "flat.nrrd"))
+    SimpleITK.WriteImage(flat, str(tmp_path / "flat.nrrd"))
     volume = _volume(tmp_path / "flat.nrrd")
     assert volume.spacing_mm == (0.5, 2.0, 1.0)
     np.testing.assert_array_equal(volume.slice_pixels(0), GREY)
     rgb = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
-    sitk.WriteImage(sitk.GetImageFromArray(rgb, isVector=True), str(tmp_path / "rgb.nrrd"))
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(rgb, isVector=True), str(tmp_path / "rgb.nrrd"))
     np.testing.assert_array_equal(_volume(tmp_path / "rgb.nrrd").voxels, rgb.transpose(2, 1, 0, 3))
 
 
@@ -150,7 +152,7 @@ def _saved(path: Path) -> bytes:
     if path.suffix in {".png", ".jpg"}:
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(path)
     elif path.suffix == ".nrrd":
-        sitk.WriteImage(sitk.GetImageFromArray(rng.normal(size=(6, 7, 8))), str(path))
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(rng.normal(size=(6, 7, 8))), str(path))
     else:
         nib.save(nib.Nifti1Image(rng.normal(size=(8, 7, 6)), np.eye(4)), path)
     return path.read_bytes()
@@ -212,3 +214,18 @@ def test_modality_names() -> None:
     ]
     assert canonical_modality("ct") == "CT" and canonical_modality("PT") == "PT"
     assert canonical_modality("") is None and canonical_modality(None) is None
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.nii", "a.nii.gz", "a.nrrd"])
+def test_flipped_bytes_raise_image_error_or_nothing(tmp_path: Path, name: str) -> None:
+    data = _saved(tmp_path / name)
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for place in rng.integers(0, min(len(data), 400), 4):
+            damaged[place] = rng.integers(0, 256)
+        (tmp_path / name).write_bytes(bytes(damaged))
+        try:
+            read_image(tmp_path / name)
+        except ImageError as error:
+            assert "\n" not in str(error) and str(error).endswith(".")

@@ -32,7 +32,7 @@ def _oriented(order: tuple[int, ...], signs: tuple[int, ...], spacing_ras: tuple
 
 
 def _expected(axis_ras: int, place: int) -> NDArray[np.float32]:
-    """The slice as radiologists hang it, written out from the voxel values' own meaning (first row, first column first)."""
+    """The slice as radiologists hang it, written out from what the voxel values mean."""
     rs, as_, ss = (list(range(n))[::-1] for n in SHAPE_RAS)  # from right, from anterior, from head
     if axis_ras == 2:
         rows = [[100 * r + 10 * a + place for r in rs] for a in as_]

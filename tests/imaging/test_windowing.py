@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from medsegr.errors import ImageError
 from medsegr.imaging import Volume, to_rgb, volume_intensity_range
 from medsegr.imaging.dicom_pixels import window
 
 
-def _grey(rgb: np.ndarray) -> list[int]:
+def _grey(rgb: NDArray[np.uint8]) -> list[int]:
     assert rgb.dtype == np.uint8 and rgb.shape[2] == 3
     assert (rgb == rgb[..., :1]).all()
     return [int(v) for v in rgb[..., 0].ravel()]

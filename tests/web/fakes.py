@@ -1,4 +1,6 @@
-"""A predictor without a network: what it says and draws follows from the question, so tests can check every step after it."""
+"""A predictor without a network: what it says and draws follows from the question, so tests can check every
+step after it.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,9 @@ def make(checkpoint: str, device: str = "cpu") -> FakePredictor:
 class FakePredictor:
     """Finds each target named in the question; each is a block whose size grows with its id.
 
-    Words: "stores bile" -> gallbladder; "" -> every target; "nothing" -> none; "slowly N" takes N seconds; "crash" raises;
-    "die" ends the process; "refuse" is a QuestionError; "again" repeats what the last turn of the history named.
+    Words: "stores bile" -> gallbladder; "" -> every target; "nothing" -> none; "slowly N" takes N seconds;
+    "crash" raises; "die" ends the process; "refuse" is a QuestionError; "again" repeats what the last turn of
+    the history named.
     """
 
     targets = TARGETS

@@ -1,4 +1,6 @@
-"""Which file stands behind an image id. Ids come from clients: only the datastore and sessions are believed, never a path."""
+"""Which file stands behind an image id. Ids come from clients: only the datastore and sessions are believed,
+never a path.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Images:
         return ImageFile(image_id, path)
 
     def _series(self, datastore: DICOMWebDatastore, uid: str) -> ImageFile:
-        """A DICOM series, fetched on first use. Its files are preferred over MONAI Label's NIfTI: they know the modality."""
+        """A DICOM series, fetched on first use. Its files are preferred over MONAI Label's NIfTI: they know
+        the modality.
+        """
         if len(uid) > 64 or not UID.fullmatch(uid):
             raise Refusal(
                 404, "There is no image of this id: a SeriesInstanceUID (digits and dots) is expected."
@@ -55,9 +59,7 @@ class Images:
         folder = Path(datastore._datastore.image_path()).resolve() / uid
         try:
             datastore.get_image_uri(uid)
-        except (
-            Exception
-        ) as error:  # the client library and the converter raise many kinds; files may be there all the same
+        except Exception as error:  # noqa: BLE001  # many kinds; files may be there all the same
             logger.warning("The datastore could not prepare a series (%s).", type(error).__name__)
         if folder.is_dir() and any(folder.glob("*.dcm")):
             return ImageFile(uid, folder)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from lib.images import Images
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelException
 from starlette.responses import JSONResponse
 
+from lib.images import Images
 from medsegr.errors import MedSegRError
 from medsegr.web.edge import SentenceRoute, error_reply
 from medsegr.web.errors import Refusal
@@ -51,7 +51,7 @@ def _reload_router() -> APIRouter:
 
     @router.post("/reload", include_in_schema=False)
     async def reload() -> Response:
-        # The stock route would make a second app beside the running one, with its own model and its own queue.
+        # The stock route would make a second app beside the running one, with a model and a queue of its own.
         raise Refusal(403, "This app cannot be reloaded in place; restart the server instead.")
 
     return router

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.infers.medsegr import MedSegRInfer
 from monailabel.interfaces.config import TaskConfig
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.train import TrainTask
 
+from lib.infers.medsegr import MedSegRInfer
 from medsegr.web.service import Service
 
 

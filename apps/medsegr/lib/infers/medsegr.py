@@ -1,4 +1,6 @@
-"""The infer task: a question in, an answer and a label map out. The model itself runs in the service's own process."""
+"""The infer task: a question in, an answer and a label map out. The model itself runs in the service's own
+process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from medsegr.web.service import ImageFile, Service
 
 
 class MedSegRInfer(InferTask):
-    """Reasoning segmentation. `dimension` 2 answers about a picture or one slice of a volume, 3 about all of it."""
+    """Reasoning segmentation. `dimension` 2 answers about a picture or one slice of a volume, 3 about all of
+    it.
+    """
 
     def __init__(self, service: Service, labels: dict[str, int], dimension: int) -> None:
         what = "a whole volume or a picture" if dimension == 3 else "a picture or one slice of a volume"
@@ -22,7 +26,7 @@ class MedSegRInfer(InferTask):
             type=InferType.SEGMENTATION,
             labels=labels,
             dimension=dimension,
-            description=f"Answers a question about {what} with text and masks; no question: finds every known structure",
+            description=f"Answers a question about {what} with text and masks; no question: all structures",
             config={"question": "", "slices": "all"},
         )
         self.service = service
@@ -37,7 +41,9 @@ class MedSegRInfer(InferTask):
         return True
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """For batch inference and callers in this process; `request["image"]` is a path that the app has resolved."""
+        """For batch inference and callers in this process; `request["image"]` is a path that the app has
+        resolved.
+        """
         options = parse(AskOptions, request)
         image = ImageFile(str(request.get("image_id") or Path(request["image"]).name), Path(request["image"]))
         outcome = self.service.ask(options, image, one_slice=self.one_slice)
@@ -47,5 +53,5 @@ class MedSegRInfer(InferTask):
             )
             handle, name = tempfile.mkstemp(prefix="medsegr-", suffix=written.name[len(outcome.turn_id) :])
             os.close(handle)
-            os.replace(written, name)
+            written.replace(name)
         return name, outcome.params

@@ -1,0 +1,119 @@
+"""The knowledge base: loading, look-ups, give-away words, and the quality of what ships."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from medsegr.errors import MedSegRError
+from medsegr.qa import phrasing
+from medsegr.qa.facts import KnowledgeBase, load_knowledge, read_knowledge
+
+ENTRY = """
+- name: optic disc
+  synonyms: [optic nerve head, papilla]
+  plural: false
+  region: eye
+  location: on the nasal side of the macula
+  facts:
+    - {id: optic_disc.lay, kind: lay, text: is the blind spot of the eye, source: textbook, held_out: true}
+"""
+
+
+def test_a_name_beats_a_synonym_and_case_does_not_matter(knowledge: KnowledgeBase) -> None:
+    assert [c.name for c in knowledge.find("Liver ")] == ["liver"]
+    assert [c.name for c in knowledge.find("gall bladder")] == ["gallbladder"]
+    assert {"left kidney", "right kidney"} <= {c.name for c in knowledge.find("kidney")}
+    assert knowledge.find("unicorn") == ()
+
+
+def test_a_leak_is_a_whole_word_also_in_the_plural(knowledge: KnowledgeBase) -> None:
+    molars = knowledge["molars"]
+    assert molars.leak("Which structures stand behind the premolars?") is None
+    assert molars.leak("Show me a molar tooth.") == "molar"
+    assert knowledge["foot ulcer"].leak("Are there Wounds here?") == "Wounds"
+
+
+def test_missing_entries_are_all_named_in_one_error(knowledge: KnowledgeBase) -> None:
+    with pytest.raises(MedSegRError, match="2 of the targets: fovea, optic cup"):
+        knowledge.require(["liver", "optic cup", "fovea"])
+    with pytest.raises(MedSegRError, match="'optic cup'"):
+        knowledge["optic cup"]
+
+
+def test_extra_entries_are_added_and_replace_shipped_ones(tmp_path: Path) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text(ENTRY + ENTRY.replace("optic disc", "liver"))
+    extended = load_knowledge(path)
+    assert extended["optic disc"].held_out_facts[0].text == "is the blind spot of the eye"
+    assert len(extended["liver"].facts) == 1
+    assert "optic disc" in load_knowledge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("region: eye", "region: moon"), "region is 'moon'"),
+        (("kind: lay", "kind: gossip"), "kind is 'gossip'"),
+        (("  location: on the nasal side of the macula\n", ""), "'location' is None"),
+        (("- name: optic disc", "- name: ''"), "'name' is ''"),
+        (("held_out: true", "held_out: soon"), "held_out is 'soon'"),
+    ],
+)
+def test_a_broken_entry_is_named_with_its_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(ENTRY.replace(*change))
+    with pytest.raises(MedSegRError, match=message) as caught:
+        read_knowledge(path)
+    assert "broken.yaml, entry 1" in str(caught.value)
+
+
+def test_no_shipped_fact_gives_its_structure_away(knowledge: KnowledgeBase) -> None:
+    leaks = [(f.id, c.leak(f.text)) for c in knowledge.concepts.values() for f in c.facts if c.leak(f.text)]
+    assert leaks == []
+
+
+def test_no_implicit_template_gives_a_structure_away(knowledge: KnowledgeBase) -> None:
+    templates = " ".join((*phrasing.IMPLICIT, *phrasing.FOLLOW_IMPLICIT))
+    words = templates + " structures part parts one ones which what them it is are"
+    assert [(c.name, c.leak(words)) for c in knowledge.concepts.values() if c.leak(words)] == []
+
+
+def test_shipped_facts_are_unique_and_some_are_held_out(knowledge: KnowledgeBase) -> None:
+    facts = [fact for concept in knowledge.concepts.values() for fact in concept.facts]
+    assert [i for i, n in Counter(f.id for f in facts).items() if n > 1] == []
+    assert [t for t, n in Counter(f.text for f in facts).items() if n > 1] == []
+    assert all(c.training_facts and c.held_out_facts for c in knowledge.concepts.values())
+
+
+def test_parts_of_pairs_are_known(knowledge: KnowledgeBase) -> None:
+    knowledge.require(part for concept in knowledge.concepts.values() for part in concept.parts.values())
+
+
+def test_tooth_numbers_agree_between_the_two_numberings(knowledge: KnowledgeBase) -> None:
+    def numbers(name: str) -> set[str]:
+        return {f.text for f in knowledge[name].facts if f.kind == "number"}
+
+    expected = {
+        "upper right third molar": (18, 1),
+        "upper left first molar": (26, 14),
+        "lower left third molar": (38, 17),
+        "lower right central incisor": (41, 25),
+    }
+    for name, (fdi, universal) in expected.items():
+        assert numbers(name) == {
+            f"carries the FDI number {fdi}",
+            f"is number {universal} in the Universal numbering",
+        }
+
+
+def test_every_kind_of_tooth_fact_is_trained_on_in_other_teeth(knowledge: KnowledgeBase) -> None:
+    teeth = [c for c in knowledge.concepts.values() if c.region == "jaw" and not c.plural]
+    assert len(teeth) == 32
+    assert all(len(c.facts) == 8 and len(c.held_out_facts) == 2 for c in teeth)
+    held = Counter(f.kind for c in teeth for f in c.held_out_facts)
+    assert held["number"] == 0
+    for kind in ("neighbour", "location", "lay", "function", "appearance"):
+        assert 0 < held[kind] < len(teeth)

@@ -1,0 +1,117 @@
+"""The turn store: what goes in comes out, also after the process is gone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsegr.rounds.store import NewTurn, StoreError, TurnStatus, TurnStore
+
+GEOMETRY = {"shape": [3, 5], "affine": None, "spacing_mm": [0.5, 0.5]}
+
+
+def finish(store: TurnStore, turn_id: str, masks: list[np.ndarray]) -> None:
+    store.finish(
+        turn_id,
+        answer="It is here.",
+        findings=[{"n": n, "label": f"l{n}"} for n in range(1, len(masks) + 1)],
+        model_version="v1",
+        latencies={"total_ms": 2.5},
+        masks=[np.packbits(m).tobytes() for m in masks],
+        shape=(3, 5),
+        geometry=GEOMETRY,
+    )
+
+
+def test_a_turn_comes_back_as_it_was_stored(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path / "state")
+    history = ({"question": "Is it CT?", "answer": "Yes."},)
+    turn_id = store.add(NewTurn("img", "Where is it?", history, "ann", "slicer-1", {"slices": "3"}))
+    assert store.get(turn_id).status is TurnStatus.QUEUED
+    store.start(turn_id)
+    assert store.get(turn_id).status is TurnStatus.RUNNING
+    mask = np.zeros((3, 5), bool)
+    mask[1, 2:] = True
+    finish(store, turn_id, [mask, ~mask])
+    turn = TurnStore(tmp_path / "state").get(turn_id)
+    assert (turn.status, turn.answer, turn.model_version) == (TurnStatus.DONE, "It is here.", "v1")
+    assert (turn.question, turn.history, turn.editor, turn.client_id) == (
+        "Where is it?",
+        list(history),
+        "ann",
+        "slicer-1",
+    )
+    assert turn.options == {"slices": "3"} and turn.latencies == {"total_ms": 2.5}
+    stored = store.mask(turn_id, 2)
+    assert (
+        stored.mask.dtype == np.bool_ and np.array_equal(stored.mask, ~mask) and stored.geometry == GEOMETRY
+    )
+
+
+def test_turns_are_listed_by_image_oldest_first(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path)
+    ids = [store.add(NewTurn(image, "?")) for image in ("a", "b", "a", "a")]
+    assert [turn.id for turn in store.turns("a")] == [ids[0], ids[2], ids[3]]
+    assert [turn.id for turn in store.turns(limit=2)] == ids[2:]
+
+
+def test_unknown_turns_and_masks_are_said_to_be_unknown(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path)
+    with pytest.raises(StoreError, match="No turn"):
+        store.get("0" * 32)
+    turn_id = store.add(NewTurn("a", "?"))
+    finish(store, turn_id, [])
+    with pytest.raises(StoreError, match="0 masks"):
+        store.mask(turn_id, 1)
+
+
+def test_a_crash_while_masks_are_written_leaves_no_file_and_an_open_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TurnStore(tmp_path)
+    turn_id = store.add(NewTurn("a", "?"))
+    monkeypatch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        finish(store, turn_id, [np.ones((3, 5), bool)])
+    assert store.get(turn_id).status is TurnStatus.QUEUED
+    assert [p for p in (tmp_path / "masks").rglob("*") if p.is_file()] == []
+
+
+def test_questions_left_open_by_a_dead_server_are_failed_at_the_next_start(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path)
+    lost, foreign = store.add(NewTurn("a", "?")), store.add(NewTurn("a", "?"))
+    store.dispose()
+    with sqlite3.connect(tmp_path / "medsegr.sqlite") as raw:
+        raw.execute("update turns set owner = ? where id = ?", (f"{os.getppid()}-x", foreign))
+    again = TurnStore(tmp_path)
+    assert again.get(lost).status is TurnStatus.FAILED and "stopped" in (again.get(lost).error or "")
+    assert again.get(foreign).status is TurnStatus.QUEUED  # that process is alive
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    TurnStore(tmp_path).dispose()
+    with sqlite3.connect(tmp_path / "medsegr.sqlite") as raw:
+        raw.execute("update schema_version set version = 99")
+    with pytest.raises(StoreError, match="schema 99"):
+        TurnStore(tmp_path)
+
+
+def test_the_state_folder_is_private_and_errors_do_not_quote_questions(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    store.dispose()
+    with sqlite3.connect(tmp_path / "state" / "medsegr.sqlite") as raw:
+        raw.execute("drop table turns")
+    with pytest.raises(Exception, match="turns") as caught:
+        store.add(NewTurn("a", "a secret question"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_state_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be created"):
+        TurnStore(tmp_path / "file" / "state")
