@@ -65,13 +65,19 @@ class Server:
         """The last lines that the server wrote."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
+    def _reason(self) -> str:
+        """The last error of ours in the log, if there is one: it is a sentence already."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        ours = [line.partition(": ")[2] for line in lines if line.startswith("medsegr.errors.")]
+        return ours[-1] if ours else "its log says why."
+
     def _wait(self) -> None:
         end = time.monotonic() + self.patience_s
         said = "nothing yet"
         while time.monotonic() < end:
             code = self._process.poll()
             if code is not None:
-                raise ServerError(f"The server stopped with exit code {code} before it could answer.")
+                raise ServerError(f"The server stopped with exit code {code}: {self._reason()}")
             try:
                 reply = httpx.get(f"{self.url}/medsegr/readyz", timeout=10)
             except httpx.TransportError:

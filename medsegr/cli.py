@@ -11,6 +11,7 @@ from medsegr import __version__
 from medsegr.commands.ask import ask
 from medsegr.commands.doctor import doctor
 from medsegr.commands.evaluate import evaluate
+from medsegr.commands.golden import golden
 from medsegr.commands.pretrain import pretrain
 from medsegr.commands.qa import qa
 from medsegr.errors import MedSegRError
@@ -28,6 +29,7 @@ app.command()(doctor)
 app.add_typer(qa, name="qa")
 app.command()(pretrain)
 app.command()(evaluate)
+app.command(hidden=True)(golden)
 
 
 def _show_version(wanted: bool) -> None:

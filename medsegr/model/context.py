@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from medsegr.model.packing import Packed, conversation_tokens
+from medsegr.model.packing import IGNORE, Packed, conversation_tokens
 from medsegr.model.presets import ModelConfig
 from medsegr.model.question import SentenceEncoder
 from medsegr.model.tokens import ANSWER, END, QUESTION, SEG
@@ -107,9 +107,8 @@ class GlobalContext(nn.Module):
         mask, positions = packed.attention(n)
         hidden = self.llama.model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
         text = hidden[:, n:]
-        chosen = packed.labels >= 0
-        logits = self.llama.lm_head(text[chosen]).float()
-        loss = nn.functional.cross_entropy(logits, packed.labels[chosen])
+        logits = self.llama.lm_head(text).float()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), packed.labels.flatten(), ignore_index=IGNORE)
         return text, loss
 
     @torch.inference_mode()

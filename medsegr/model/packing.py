@@ -87,10 +87,11 @@ def conversation_tokens(
     return Packed(*rows), torch.cat(states) if states else torch.zeros(0, dim)
 
 
-def pack(rows: Sequence[Sequence[tuple[Packed, Tensor]]], pad_id: int) -> tuple[Packed, Tensor, list[list[int]]]:
+def pack(rows: Sequence[Sequence[tuple[Packed, Tensor]]], pad_id: int, multiple: int = 1) -> tuple[Packed, Tensor, list[list[int]]]:
     """Pack the conversations of each image into one row.
 
-    Returns the packed batch, all question states [Q, D] and, per image, the column at which each conversation starts.
+    Returns the packed batch, all question states [Q, D] and, per image, the column at which each conversation starts. T and Q are
+    rounded up to `multiple`: shapes that recur let the CPU's kernels be compiled once.
     """
     merged: list[Packed] = []
     states: list[Tensor] = []
@@ -114,4 +115,8 @@ def pack(rows: Sequence[Sequence[tuple[Packed, Tensor]]], pad_id: int) -> tuple[
         name: torch.nn.utils.rnn.pad_sequence([getattr(m, name) for m in merged], batch_first=True, padding_value=value)
         for name, value in fill.items()
     }
-    return Packed(**padded), torch.cat(states), starts
+    length, all_states = padded["token_ids"].shape[1], torch.cat(states)
+    for name, value in fill.items():
+        padded[name] = torch.nn.functional.pad(padded[name], (0, -length % multiple), value=value)
+    all_states = torch.nn.functional.pad(all_states, (0, 0, 0, -len(all_states) % multiple))
+    return Packed(**padded), all_states, starts

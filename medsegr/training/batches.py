@@ -23,13 +23,15 @@ from medsegr.training.images import Case
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a step is filled: images per step, conversations per image (as many as fit into `row_tokens`), how often a token is also used on a second image of the
+    """How a step is filled: images per step, conversations per image (as many as fit into `row_tokens`), masks decoded, how often a token is also used on a second image of the
     same set, and how often a mask gets a click as well."""
 
     images: int = 12
-    conversations: int = 3
+    conversations: int = 6
     extra_conversations: int = 5
-    row_tokens: int = 240
+    row_tokens: int = 250
+    shape_multiple: int = 256
+    masks: int = 48
     other_image: float = 0.3
     click: float = 0.15
 
@@ -96,7 +98,7 @@ def _pairs(queries: Sequence[Query], cases: Sequence[Case], labels: Tensor, rng:
         others = [
             row for row, case in enumerate(cases)
             if row != query.row and case.dataset == cases[query.row].dataset
-            and (present[row] & set(query.target.value) or query.target.label in case.absent)
+            and (query.target.label in case.absent or query.target.label in case.present and present[row] & set(query.target.value))
         ]
         if others:
             pairs.append((q, rng.choice(others)))
@@ -126,10 +128,13 @@ def make_batch(
             row.append(tokens)
         drawn.append(asked)
         rows.append(row)
-    packed, states, starts = pack(rows, context.tokenizer.pad_token_id)
+    packed, states, starts = pack(rows, context.tokenizer.pad_token_id, sampling.shape_multiple)
     queries = _queries(context, packed.token_ids, drawn, starts)
     small = labels[:, ::2, ::2]
     pairs = _pairs(queries, cases, small, sampler.rng, sampling.other_image)
+    if pairs:  # always the same number of masks: some twice, or some left out
+        pairs = sampler.rng.sample(pairs, min(len(pairs), sampling.masks))
+        pairs += sampler.rng.choices(pairs, k=sampling.masks - len(pairs))
     table = torch.zeros(len(queries), 256, dtype=torch.bool)
     for q, query in enumerate(queries):
         table[q, list(query.target.value)] = True

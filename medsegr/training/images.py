@@ -21,8 +21,8 @@ from medsegr.qa.schema import Conversation
 class Case:
     """One training image with everything asked about it.
 
-    `rgb` [S, S, 3] uint8; `labels` [S, S] uint8 (0 = background); `values` maps a label to its mask values; `absent` are the
-    labels that a conversation of the same set declares absent from this image.
+    `rgb` [S, S, 3] uint8; `labels` [S, S] uint8 (0 = background); `values` maps a label to its mask values; `present` and
+    `absent` are the labels that its conversations show in it, or declare absent from it although the set knows them.
     """
 
     image: str
@@ -33,12 +33,8 @@ class Case:
     rgb: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     conversations: tuple[Conversation, ...]
+    present: frozenset[str]
     absent: frozenset[str]
-
-    @property
-    def n_labels(self) -> int:
-        """Number of distinct mask values in the image."""
-        return int(np.count_nonzero(np.bincount(self.labels.ravel(), minlength=256)[1:]))
 
 
 SIDED_WORDS = {"left", "right", "anterior", "posterior", "heart", "ventricle", "ventricular"}
@@ -68,7 +64,8 @@ def _load_case(image: str, group: list[Conversation], root: Path, side: int, sid
     if labels.shape != picture.pixels.shape[:2]:
         raise QAFileError(f"{image}: mask of shape {labels.shape} on an image of shape {picture.pixels.shape[:2]}.")
     absent = frozenset(name for c in group for turn in c.turns if turn.kind == "absent_same_set" for name in turn.absent)
+    present = frozenset(target.label for c in group for turn in c.turns for target in turn.targets)
     return Case(
         image, first.dataset, first.patient_id, not sided, not sided and first.modality in FREE_ORIENTATION,
-        resize_rgb(to_rgb(picture.pixels, first.modality), side), resize_labels(labels, side), tuple(group), absent,
+        resize_rgb(to_rgb(picture.pixels, first.modality), side), resize_labels(labels, side), tuple(group), present, absent,
     )

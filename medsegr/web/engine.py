@@ -141,7 +141,7 @@ def _finding(found: FindingLike, image: Picture | Volume) -> dict[str, Any]:
     }
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failure(error: Exception, doing: str) -> dict[str, Any]:
     """An error as plain data. Messages of foreign exceptions may hold question text, so only their place is
     logged.
     """
@@ -152,7 +152,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     return {
         "event": "error",
         "kind": "internal",
-        "sentence": f"The model failed on this question ({type(error).__name__}); the log says where.",
+        "sentence": f"The model failed while {doing} ({type(error).__name__}); the log says where.",
     }
 
 
@@ -173,7 +173,7 @@ class Engine:
             predictor = build(factory, checkpoint, device)
             golden(predictor, Path(checkpoint))
         except Exception as error:  # noqa: BLE001  # whatever loading raises must reach the server as a sentence
-            self._say({**_failure(error), "event": "failed"})
+            self._say({**_failure(error, "it was loaded"), "event": "failed"})
             return 1
         self._say(
             {
@@ -193,7 +193,7 @@ class Engine:
             fields, masks = answer(predictor, self._images, job, self._say, lambda: job.id in self._cancelled)
             message = {"event": "done", "masks": len(masks), **fields}
         except Exception as error:  # noqa: BLE001  # the process must live on for the next question
-            message, masks = _failure(error), []
+            message, masks = _failure(error, "it was answering"), []
         self._cancelled.discard(job.id)
         self._say(message)
         for mask in masks:

@@ -7,7 +7,7 @@ from medsegr.errors import Cancelled, CheckpointError, MedSegRError
 from medsegr.rounds.store import StoreError
 
 
-class Refusal(MedSegRError):  # noqa: N818  # it is what the server does
+class Refusal(MedSegRError):
     """A request that is not served, with its HTTP status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:

@@ -62,9 +62,9 @@ def _add_health(router: APIRouter, service: Service) -> None:
     async def readyz() -> Response:
         reason, info = service.unready(), service.worker.info
         if reason or info is None:
-            return JSONResponse(
-                {"ready": False, "detail": reason or "The model is loading."}, status_code=503
-            )
+            detail = reason or "The model is loading."
+            state = service.worker.state.value
+            return JSONResponse({"ready": False, "state": state, "detail": detail}, status_code=503)
         return JSONResponse({"ready": True, "model_version": info.version, "weights_licence": info.licence})
 
 
