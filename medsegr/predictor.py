@@ -69,7 +69,13 @@ class _Prepared:
 class Predictor:
     """Answers questions about one image at a time. Not thread-safe: one caller, or one lock around it."""
 
-    def __init__(self, checkpoint: Checkpoint, sentences: SentenceEncoder | None, device: str = "cpu", scales: Sequence[float] = (1.0, 1.25, 1.5)) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        sentences: SentenceEncoder | None,
+        device: str = "cpu",
+        scales: Sequence[float] = (1.0, 1.25, 1.5),
+    ) -> None:
         self.model, self.meta, self.device = checkpoint.model, checkpoint.meta, device
         self.config = checkpoint.model.config
         self.sentences, self.scales = sentences, tuple(scales)
@@ -86,15 +92,21 @@ class Predictor:
         config = checkpoint.model.config
         sentences = None
         if config.question_encoder != "scratch":
-            sentences = SentenceEncoder(find_sentence_encoder(config.sentence_encoder, config.sentence_encoder_sha256)).to(device)
+            sentences = SentenceEncoder(
+                find_sentence_encoder(config.sentence_encoder, config.sentence_encoder_sha256)
+            ).to(device)
         return cls(checkpoint, sentences, device)
 
-    def set_image(self, image: Path | str | NDArray[np.generic] | Picture, modality: str | None = None) -> None:
-        """Prepare a 2-D image: a path, [H, W] or [H, W, 3], or a `Picture`. Raises `ImageError`; a volume goes to `ask_volume`."""
+    def set_image(
+        self, image: Path | str | NDArray[np.generic] | Picture, modality: str | None = None
+    ) -> None:
+        """Prepare a 2-D image: a path, [H, W] or [H, W, 3], or a `Picture`; a volume goes to `ask_volume`. Raises `ImageError`."""
         if isinstance(image, str | Path):
             read = read_image(Path(image), modality)
             if isinstance(read, Volume):
-                raise ImageError(f"{Path(image).name} is a volume of {read.n_slices} slices: use ask_volume, or name one slice.")
+                raise ImageError(
+                    f"{Path(image).name} is a volume of {read.n_slices} slices: use ask_volume, or name one slice."
+                )
             image = read
         if not isinstance(image, Picture):
             image = Picture(pixels=np.asarray(image), modality=modality, spacing_mm=None)
@@ -102,9 +114,15 @@ class Predictor:
         self._current = (self._prepare(rgb, self.scales)[0], (rgb.shape[0], rgb.shape[1]))
 
     def ask(
-        self, question: str, history: History = (), *, on_text: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None, max_new_tokens: int | None = None,
-        points: Sequence[Sequence[float]] | None = None, box: Sequence[float] | None = None,
+        self,
+        question: str,
+        history: History = (),
+        *,
+        on_text: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        max_new_tokens: int | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        box: Sequence[float] | None = None,
     ) -> Reply:
         """Answer a question about the image of `set_image`; masks are [H, W] bool on its grid.
 
@@ -118,7 +136,9 @@ class Predictor:
         if prepared is None:
             raise QuestionError("The image has left the cache: call set_image again.")
         began = time.perf_counter()
-        generated = self._generate(self._prefix(prepared), question, history, on_text, should_stop, max_new_tokens)
+        generated = self._generate(
+            self._prefix(prepared), question, history, on_text, should_stop, max_new_tokens
+        )
         answered = time.perf_counter()
         click = _clicks(points, size, self.config.image_size)
         masks, confidences = self._decode(prepared, generated.states, size, click)
@@ -126,13 +146,24 @@ class Predictor:
             masks = masks & _inside(box, size)
         findings = _findings(generated.text, masks, confidences)
         done = time.perf_counter()
-        latencies = {"text_ms": 1e3 * (answered - began), "masks_ms": 1e3 * (done - answered), "total_ms": 1e3 * (done - began)}
+        latencies = {
+            "text_ms": 1e3 * (answered - began),
+            "masks_ms": 1e3 * (done - answered),
+            "total_ms": 1e3 * (done - began),
+        }
         return Reply(self._text(generated.text, findings), findings, latencies)
 
     def ask_volume(
-        self, volume: Volume, question: str, history: History = (), *, slices: range | None = None,
-        on_text: Callable[[str], None] | None = None, on_progress: Callable[[int, int], None] | None = None,
-        should_stop: Callable[[], bool] | None = None, max_new_tokens: int | None = None,
+        self,
+        volume: Volume,
+        question: str,
+        history: History = (),
+        *,
+        slices: range | None = None,
+        on_text: Callable[[str], None] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        max_new_tokens: int | None = None,
     ) -> Reply:
         """Answer about a stack: the text comes from a few probe slices, its `[SEG]` states are decoded on every slice.
 
@@ -159,7 +190,9 @@ class Predictor:
                 raise Cancelled("The question was cancelled.")
             pixels = rgb(k)
             prepared = self._prepare(pixels, self.scales[:1])[1]
-            planes, confidences = self._decode(prepared, generated.states, (pixels.shape[0], pixels.shape[1]), None, need_presence=True)
+            planes, confidences = self._decode(
+                prepared, generated.states, (pixels.shape[0], pixels.shape[1]), None, need_presence=True
+            )
             for i in range(n):
                 if planes[i].any():
                     volume.slice_mask_to_volume(k, planes[i], masks[i])
@@ -170,26 +203,42 @@ class Predictor:
         confidences = [sum(a * c for a, c in q) / sum(a for a, _ in q) if q else 0.0 for q in qualities]
         findings = _findings(generated.text, masks, confidences)
         finished = time.perf_counter()
-        latencies = {"text_ms": 1e3 * (answered - began), "masks_ms": 1e3 * (finished - answered), "total_ms": 1e3 * (finished - began)}
+        latencies = {
+            "text_ms": 1e3 * (answered - began),
+            "masks_ms": 1e3 * (finished - answered),
+            "total_ms": 1e3 * (finished - began),
+        }
         return Reply(self._text(generated.text, findings), findings, latencies)
 
     def _probe(
-        self, rgb: Callable[[int], NDArray[np.uint8]], chosen: range, question: str, history: History,
-        should_stop: Callable[[], bool] | None, max_new_tokens: int | None,
+        self,
+        rgb: Callable[[int], NDArray[np.uint8]],
+        chosen: range,
+        question: str,
+        history: History,
+        should_stop: Callable[[], bool] | None,
+        max_new_tokens: int | None,
     ) -> Generated:
         """Ask on a few slices; keep the answer with most targets, then the surest."""
         answers: list[tuple[int, float, Generated]] = []
         for k in dict.fromkeys(chosen[min(len(chosen) - 1, int(p * len(chosen)))] for p in PROBES):
             prepared = self._prepare(rgb(k), self.scales[:1])[1]
-            generated = self._generate(self._prefix(prepared), question, history, None, should_stop, max_new_tokens)
+            generated = self._generate(
+                self._prefix(prepared), question, history, None, should_stop, max_new_tokens
+            )
             answers.append((generated.states.shape[0], generated.score, generated))
         return max(answers, key=lambda a: a[:2])[2]
 
     def _prepare(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> tuple[str, _Prepared]:
-        key = hashlib.sha256(rgb.tobytes() + repr((rgb.shape, tuple(scales), self.version)).encode()).hexdigest()
+        key = hashlib.sha256(
+            rgb.tobytes() + repr((rgb.shape, tuple(scales), self.version)).encode()
+        ).hexdigest()
         if key not in self._cache:
             sides = [int(round(self.config.image_size * s / 32)) * 32 for s in scales]
-            features = [self.model.encode_image(torch.from_numpy(resize_rgb(rgb, side)).unsqueeze(0)) for side in sides]
+            features = [
+                self.model.encode_image(torch.from_numpy(resize_rgb(rgb, side)).unsqueeze(0))
+                for side in sides
+            ]
             self._cache[key] = _Prepared(features, None)
             while len(self._cache) > 1 and sum(p.n_bytes for p in self._cache.values()) > CACHE_BYTES:
                 self._cache.popitem(last=False)
@@ -202,14 +251,23 @@ class Predictor:
         return prepared.prefix
 
     def _generate(
-        self, prefix: Prefix, question: str, history: History, on_text: Callable[[str], None] | None,
-        should_stop: Callable[[], bool] | None, max_new_tokens: int | None,
+        self,
+        prefix: Prefix,
+        question: str,
+        history: History,
+        on_text: Callable[[str], None] | None,
+        should_stop: Callable[[], bool] | None,
+        max_new_tokens: int | None,
     ) -> Generated:
         if len(question) > MAX_QUESTION:
-            raise QuestionError(f"The question has {len(question)} characters; at most {MAX_QUESTION} are read.")
+            raise QuestionError(
+                f"The question has {len(question)} characters; at most {MAX_QUESTION} are read."
+            )
         turns = [(q, self._marked.get(a, a)) for q, a in list(history)[-MAX_TURNS:]]
         if sum(len(q) + len(a) for q, a in turns) > 4 * MAX_QUESTION:
-            raise QuestionError(f"The history is too long: its last {MAX_TURNS} turns may hold {4 * MAX_QUESTION} characters.")
+            raise QuestionError(
+                f"The history is too long: its last {MAX_TURNS} turns may hold {4 * MAX_QUESTION} characters."
+            )
         sent = ""
 
         def forward(text: str) -> None:
@@ -220,14 +278,25 @@ class Predictor:
                 sent = shown
 
         generated = self.model.context.generate(
-            prefix, turns, question.strip(), self.sentences, max_new_tokens=max_new_tokens, on_token=forward if on_text else None, should_stop=should_stop
+            prefix,
+            turns,
+            question.strip(),
+            self.sentences,
+            max_new_tokens=max_new_tokens,
+            on_token=forward if on_text else None,
+            should_stop=should_stop,
         )
         if generated is None:
             raise Cancelled("The question was cancelled.")
         return generated
 
     def _decode(
-        self, prepared: _Prepared, states: Tensor, size: tuple[int, int], click: tuple[Tensor, Tensor] | None, need_presence: bool = False
+        self,
+        prepared: _Prepared,
+        states: Tensor,
+        size: tuple[int, int],
+        click: tuple[Tensor, Tensor] | None,
+        need_presence: bool = False,
     ) -> tuple[NDArray[np.bool_], list[float]]:
         """Masks [n, H, W] at native size, logits averaged over the scales, and n calibrated confidences."""
         n = states.shape[0]
@@ -238,7 +307,9 @@ class Predictor:
         for features in prepared.scales:
             points, labels = click if click else (None, None)
             masks = self.model.decode_masks(features, states, points, labels)
-            logits += F.interpolate(masks.logits.unsqueeze(1), size=size, mode="bilinear", align_corners=False)[:, 0] / len(prepared.scales)
+            logits += F.interpolate(
+                masks.logits.unsqueeze(1), size=size, mode="bilinear", align_corners=False
+            )[:, 0] / len(prepared.scales)
             quality += masks.quality / len(prepared.scales)
             presence += masks.presence / len(prepared.scales)
         found = logits > 0
@@ -268,13 +339,17 @@ def _findings(marked: str, masks: NDArray[np.bool_], confidences: Sequence[float
     )
 
 
-def _clicks(points: Sequence[Sequence[float]] | None, size: tuple[int, int], side: int) -> tuple[Tensor, Tensor] | None:
+def _clicks(
+    points: Sequence[Sequence[float]] | None, size: tuple[int, int], side: int
+) -> tuple[Tensor, Tensor] | None:
     """Clicks in image pixels (row, column, label) -> (x, y) in the model's square and labels."""
     if not points:
         return None
     array = np.asarray(points, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != 3 or not np.isin(array[:, 2], (0, 1)).all():
-        raise QuestionError("points must be a list of [row, column, label] with label 1 (inside) or 0 (outside).")
+        raise QuestionError(
+            "points must be a list of [row, column, label] with label 1 (inside) or 0 (outside)."
+        )
     if (array[:, :2] < 0).any() or (array[:, 0] >= size[0]).any() or (array[:, 1] >= size[1]).any():
         raise QuestionError(f"points must lie inside the image of {size[0]} x {size[1]} pixels.")
     scaled = array[:, :2] * np.array([side / size[0], side / size[1]], dtype=np.float32)
@@ -283,7 +358,9 @@ def _clicks(points: Sequence[Sequence[float]] | None, size: tuple[int, int], sid
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> NDArray[np.bool_]:
     if len(box) != 4 or not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
-        raise QuestionError(f"box must be [row0, column0, row1, column1] inside the image of {size[0]} x {size[1]} pixels.")
+        raise QuestionError(
+            f"box must be [row0, column0, row1, column1] inside the image of {size[0]} x {size[1]} pixels."
+        )
     inside = np.zeros(size, dtype=bool)
     inside[int(box[0]) : int(np.ceil(box[2])), int(box[1]) : int(np.ceil(box[3]))] = True
     return inside

@@ -158,7 +158,7 @@ def weights(checkpoint: str) -> Iterator[Check]:
     except MedSegRError as error:
         yield Check("weights", Status.FAIL, str(error))
         return
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield Check(
             "weights",
             Status.FAIL,

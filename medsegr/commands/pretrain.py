@@ -10,9 +10,17 @@ import typer
 
 def pretrain(
     qa: Annotated[list[Path], typer.Argument(help="MedSeg-QA files (JSON Lines), all in one folder.")],
-    out: Annotated[Path, typer.Option(help="Checkpoint directory to write; OUT.resume beside it keeps the state of the run.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Checkpoint directory to write; OUT.resume beside it keeps the state of the run."),
+    ],
     preset: Annotated[str, typer.Option(help="Size of a new model.")] = "embedded",
-    init: Annotated[Path | None, typer.Option(help="Start from this checkpoint instead of fresh weights.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from this checkpoint instead of fresh weights.")
+    ] = None,
+    init_vision: Annotated[
+        Path | None, typer.Option(help="Take image encoder and mask decoder from this checkpoint, the rest fresh.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps; give this or --minutes.")] = 0,
     minutes: Annotated[float, typer.Option(help="Minutes of training; give this or --steps.")] = 0.0,
     learning_rate: Annotated[float, typer.Option()] = 1e-3,
@@ -20,12 +28,20 @@ def pretrain(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     bf16: Annotated[bool, typer.Option(help="Mixed precision in bfloat16.")] = True,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = torch's choice.")] = 0,
-    licence: Annotated[str, typer.Option(help="any, or permissive to leave out non-commercial sets.")] = "any",
-    question_encoder: Annotated[str, typer.Option(help="minilm (frozen sentence encoder) or scratch.")] = "minilm",
-    lora_rank: Annotated[int, typer.Option(help="With --init: train a LoRA of this rank instead of the whole language model.")] = 0,
-    freeze_grounding: Annotated[bool, typer.Option(help="Train the language model only.")] = False,
+    licence: Annotated[
+        str, typer.Option(help="any, or permissive to leave out non-commercial sets.")
+    ] = "any",
+    question_encoder: Annotated[
+        str, typer.Option(help="minilm (frozen sentence encoder) or scratch.")
+    ] = "minilm",
+    lora_rank: Annotated[
+        int, typer.Option(help="With --init: train a LoRA of this rank instead of the whole language model.")
+    ] = 0,
+    freeze_grounding: Annotated[bool, typer.Option(help="Train neither image encoder nor mask decoder.")] = False,
     augment: Annotated[bool, typer.Option(help="Warp and re-light the images.")] = True,
-    calibration_share: Annotated[float, typer.Option(help="Share of training patients kept out to fit the confidence.")] = 0.05,
+    calibration_share: Annotated[
+        float, typer.Option(help="Share of training patients kept out to fit the confidence.")
+    ] = 0.05,
     weight_text: Annotated[float, typer.Option(help="Weight of the text cross-entropy.")] = 1.0,
     weight_bce: Annotated[float, typer.Option(help="Weight of the mask cross-entropy.")] = 2.0,
     weight_dice: Annotated[float, typer.Option(help="Weight of the Dice loss.")] = 0.5,
@@ -44,9 +60,24 @@ def pretrain(
         raise MedSegRError(f"Unknown question encoder '{question_encoder}': expected minilm or scratch.")
     run(
         PretrainOptions(
-            qa=tuple(qa), out=out, preset=preset, init=init, steps=steps, minutes=minutes, learning_rate=learning_rate, seed=seed,
-            device=device, bf16=bf16, threads=threads, licence=licence, question_encoder=question_encoder, lora_rank=lora_rank,
-            freeze_grounding=freeze_grounding, augment=augment, calibration_share=calibration_share,
+            qa=tuple(qa),
+            out=out,
+            preset=preset,
+            init=init,
+            init_vision=init_vision,
+            steps=steps,
+            minutes=minutes,
+            learning_rate=learning_rate,
+            seed=seed,
+            device=device,
+            bf16=bf16,
+            threads=threads,
+            licence=licence,
+            question_encoder=question_encoder,
+            lora_rank=lora_rank,
+            freeze_grounding=freeze_grounding,
+            augment=augment,
+            calibration_share=calibration_share,
             loss=LossWeights(text=weight_text, bce=weight_bce, dice=weight_dice),
         )
     )

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsegr.evaluation.metrics import chose_target, dice, iou, mean_within_then_over, no_target_accuracy, target_accuracy
+from medsegr.evaluation.metrics import (
+    chose_target,
+    dice,
+    iou,
+    mean_within_then_over,
+    no_target_accuracy,
+    target_accuracy,
+)
 from medsegr.predictor import Predictor
 from medsegr.qa.schema import Conversation, Target, Turn
 
@@ -53,7 +60,9 @@ def _others(targets: Sequence[Target], asked: Target) -> list[Target]:
     return [t for t in targets if not set(t.value) & set(asked.value)]
 
 
-def _score(c: Conversation, number: int, turn: Turn, answer: Any, root: Path, present: Sequence[Target]) -> Case:
+def _score(
+    c: Conversation, number: int, turn: Turn, answer: Any, root: Path, present: Sequence[Target]
+) -> Case:
     masks = [f.mask for f in answer.findings]
     expected = [truth_mask(t, root) for t in turn.targets]
     shape = expected[0].shape if expected else masks[0].shape if masks else (1, 1)
@@ -67,15 +76,30 @@ def _score(c: Conversation, number: int, turn: Turn, answer: Any, root: Path, pr
             chose = chose_target(predicted, turn.targets[0].label, truths)
     labels = [t.label for t in turn.targets] or list(turn.absent)
     return Case(
-        conversation=c.id, dataset=c.dataset, modality=c.modality, patient_id=c.patient_id, image=c.image, kind=turn.kind, turn=number,
-        target=" + ".join(labels), fact=turn.fact or "", answer=answer.text, emitted=len(answer.findings), expected=len(turn.targets),
-        empty=not predicted.any(), dice=dice(predicted, truth), iou=iou(predicted, truth),
+        conversation=c.id,
+        dataset=c.dataset,
+        modality=c.modality,
+        patient_id=c.patient_id,
+        image=c.image,
+        kind=turn.kind,
+        turn=number,
+        target=" + ".join(labels),
+        fact=turn.fact or "",
+        answer=answer.text,
+        emitted=len(answer.findings),
+        expected=len(turn.targets),
+        empty=not predicted.any(),
+        dice=dice(predicted, truth),
+        iou=iou(predicted, truth),
         confidence=float(np.mean([f.confidence for f in answer.findings])) if answer.findings else 0.0,
-        named=sorted(f.phrase for f in answer.findings) == sorted(t.label for t in turn.targets), chose=chose,
+        named=sorted(f.phrase for f in answer.findings) == sorted(t.label for t in turn.targets),
+        chose=chose,
     )
 
 
-def evaluate(predictor: Predictor, conversations: Sequence[Conversation], root: Path, on_case: Callable[[Case], None]) -> list[Case]:
+def evaluate(
+    predictor: Predictor, conversations: Sequence[Conversation], root: Path, on_case: Callable[[Case], None]
+) -> list[Case]:
     """Answer every turn; `on_case` sees each result as it comes. Conversations of one image should follow each other."""
     present: dict[str, dict[str, Target]] = {}
     for c in conversations:
@@ -96,31 +120,45 @@ def evaluate(predictor: Predictor, conversations: Sequence[Conversation], root: 
     return cases
 
 
-def summarise(cases: Sequence[Case], small_sets: int = 5, apart: Sequence[str] = ("spinal_cord_mr",)) -> dict[str, Any]:
+def summarise(
+    cases: Sequence[Case], small_sets: int = 5, apart: Sequence[str] = ("spinal_cord_mr",)
+) -> dict[str, Any]:
     """The figures of a report. Means are over the cases of a target (>= 3), the targets of a set, then the sets; sets with fewer
     than `small_sets` images and those named in `apart` are listed by themselves."""
     images: dict[str, set[str]] = {}
     for case in cases:
         images.setdefault(case.dataset, set()).add(case.image)
     main = {name for name, found in images.items() if len(found) >= small_sets and name not in apart}
-    summary: dict[str, Any] = {"questions": len(cases), "images": {k: len(v) for k, v in sorted(images.items())}}
+    summary: dict[str, Any] = {
+        "questions": len(cases),
+        "images": {k: len(v) for k, v in sorted(images.items())},
+    }
     for kind in ("explicit", "implicit"):
         rows = [c for c in cases if c.kind == kind and c.turn == 1]
         mean, sets = mean_within_then_over((c.dataset, c.target, c.dice) for c in rows if c.dataset in main)
-        others = mean_within_then_over(((c.dataset, c.target, c.dice) for c in rows if c.dataset not in main), min_cases=1)[1]
+        others = mean_within_then_over(
+            ((c.dataset, c.target, c.dice) for c in rows if c.dataset not in main), min_cases=1
+        )[1]
         chosen = [c.chose for c in rows if c.chose is not None]
         summary[kind] = {
-            "dice": mean, "sets": dict(sorted(sets.items())), "small_sets": others, "questions": len(rows),
-            "emission": target_accuracy([c.emitted == 0 for c in rows]), "t_acc": target_accuracy([c.empty for c in rows]),
+            "dice": mean,
+            "sets": dict(sorted(sets.items())),
+            "small_sets": others,
+            "questions": len(rows),
+            "emission": target_accuracy([c.emitted == 0 for c in rows]),
+            "t_acc": target_accuracy([c.empty for c in rows]),
             "named_right": float(np.mean([c.named for c in rows])) if rows else float("nan"),
-            "chose_target": float(np.mean(chosen)) if chosen else float("nan"), "chose_target_questions": len(chosen),
+            "chose_target": float(np.mean(chosen)) if chosen else float("nan"),
+            "chose_target_questions": len(chosen),
         }
     present = [c for c in cases if c.expected]
     absent = [c for c in cases if c.kind in ABSENT]
     summary["emission"] = target_accuracy([c.emitted == 0 for c in present])
     summary["n_acc"] = no_target_accuracy([c.empty for c in absent])
     for kind in ABSENT:
-        summary[f"n_acc_{kind.removeprefix('absent_')}"] = no_target_accuracy([c.empty for c in absent if c.kind == kind])
+        summary[f"n_acc_{kind.removeprefix('absent_')}"] = no_target_accuracy(
+            [c.empty for c in absent if c.kind == kind]
+        )
         summary[f"questions_{kind}"] = sum(c.kind == kind for c in absent)
     return summary
 

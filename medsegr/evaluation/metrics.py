@@ -1,4 +1,4 @@
-"""Metrics as pure functions of plain arrays; definitions in the fact sheet of the field: Dice, IoU, and the no-target rules of GRES."""
+"""Metrics as pure functions of plain arrays: overlaps, the no-target rules of GRES (Liu et al. 2023), calibration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def iou(prediction: Mask, truth: Mask) -> float:
     return 1.0 if union == 0 else int((prediction & truth).sum()) / union
 
 
-def mean_within_then_over(rows: Iterable[tuple[str, str, float]], min_cases: int = 3) -> tuple[float, dict[str, float]]:
+def mean_within_then_over(
+    rows: Iterable[tuple[str, str, float]], min_cases: int = 3
+) -> tuple[float, dict[str, float]]:
     """Mean over cases of a target, over the targets of a set with at least `min_cases` cases, then over sets.
 
     rows: (set, target, value). Returns the mean over sets and the mean of each set.
@@ -61,4 +63,11 @@ def expected_calibration_error(confidence: Sequence[float], correct: Sequence[bo
     if not len(c):
         return float("nan")
     which = np.minimum((c * bins).astype(int), bins - 1)
-    return float(sum(abs(c[which == b].mean() - y[which == b].mean()) * (which == b).sum() for b in range(bins) if (which == b).any()) / len(c))
+    return float(
+        sum(
+            abs(c[which == b].mean() - y[which == b].mean()) * (which == b).sum()
+            for b in range(bins)
+            if (which == b).any()
+        )
+        / len(c)
+    )

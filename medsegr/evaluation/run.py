@@ -70,6 +70,11 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
             bar.advance(task)
 
         cases = evaluate(predictor, conversations, root, on_case)
-    metrics = {"checkpoint": predictor.version, "split": options.split, "seed": options.seed, **summarise(cases)}
+    metrics = {
+        "checkpoint": predictor.version,
+        "split": options.split,
+        "seed": options.seed,
+        **summarise(cases),
+    }
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return metrics

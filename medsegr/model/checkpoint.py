@@ -1,16 +1,15 @@
 """Checkpoint directories: written whole or not at all, read with a sentence for everything that can be wrong.
 
-    config.json              format version, preset, ModelConfig (shape of the weights, targets, calibration)
-    context/                 language model and tokenizer in Hugging Face format (a LoRA in context/adapter, PEFT format)
-    grounding.safetensors    encoder, question projection, prompt encoder and mask decoder
-    meta.json                version, data, metrics, licence, SHA-256 of every weight file
-    card.md                  the model card
+config.json              format version, preset, ModelConfig (shape of the weights, targets, calibration)
+context/                 language model and tokenizer in Hugging Face format (a LoRA in context/adapter, PEFT format)
+grounding.safetensors    encoder, question projection, prompt encoder and mask decoder
+meta.json                version, data, metrics, licence, SHA-256 of every weight file
+card.md                  the model card
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from medsegr.errors import CheckpointError
 from medsegr.model.medsegr import MedSegR
@@ -31,7 +30,15 @@ from medsegr.model.tokens import check_tokenizer
 FORMAT = 1
 CONTEXT = "context"
 GROUNDING = "grounding.safetensors"
-REQUIRED = ("config.json", f"{CONTEXT}/config.json", f"{CONTEXT}/model.safetensors", f"{CONTEXT}/tokenizer.json", GROUNDING, "meta.json", "card.md")
+REQUIRED = (
+    "config.json",
+    f"{CONTEXT}/config.json",
+    f"{CONTEXT}/model.safetensors",
+    f"{CONTEXT}/tokenizer.json",
+    GROUNDING,
+    "meta.json",
+    "card.md",
+)
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "embedded"
 _LM_PREFIX = "context.model."
 
@@ -56,11 +63,15 @@ def resolve(name_or_dir: str | Path) -> Path:
         name_or_dir = EMBEDDED
     directory = Path(name_or_dir)
     if not directory.is_dir():
-        raise CheckpointError(f"No checkpoint directory at {directory}: expected a folder that `medsegr pretrain` wrote, or the name 'embedded'.")
+        raise CheckpointError(
+            f"No checkpoint directory at {directory}: expected a folder that `medsegr pretrain` wrote, or the name 'embedded'."
+        )
     return directory
 
 
-def save_checkpoint(model: MedSegR, directory: Path, meta: dict[str, Any], card: str, half: bool = True) -> None:
+def save_checkpoint(
+    model: MedSegR, directory: Path, meta: dict[str, Any], card: str, half: bool = True
+) -> None:
     """Write `directory` at once (a new folder renamed over the old one). `half` stores float16, which is loaded as float32."""
     directory = directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +103,7 @@ def save_checkpoint(model: MedSegR, directory: Path, meta: dict[str, Any], card:
                 if not (work / kept.name).exists():
                     (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, work / kept.name)
             directory.rename(old)
-        os.replace(work, directory)
+        work.replace(directory)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
@@ -107,9 +118,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path.name} of the checkpoint is not valid JSON ({error}); copy the checkpoint anew.") from error
+        raise CheckpointError(
+            f"{path.name} of the checkpoint is not valid JSON ({error}); copy the checkpoint anew."
+        ) from error
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path.name} of the checkpoint must hold a JSON object, found {type(data).__name__}.")
+        raise CheckpointError(
+            f"{path.name} of the checkpoint must hold a JSON object, found {type(data).__name__}."
+        )
     return data
 
 
@@ -121,7 +136,9 @@ def read_config(directory: Path) -> ModelConfig:
         raise CheckpointError(f"The checkpoint {directory} is incomplete: {', '.join(missing)} missing.")
     config = _read_json(directory / "config.json")
     if config.get("format") != FORMAT:
-        raise CheckpointError(f"The checkpoint {directory} has format {config.get('format')!r}; this version of medsegr reads format {FORMAT}.")
+        raise CheckpointError(
+            f"The checkpoint {directory} has format {config.get('format')!r}; this version of medsegr reads format {FORMAT}."
+        )
     if not isinstance(config.get("model"), dict):
         raise CheckpointError("config.json of the checkpoint lacks the object 'model'.")
     return ModelConfig.from_json(config["model"])
@@ -136,9 +153,13 @@ def _read_weights(path: Path, expected: str | None) -> dict[str, torch.Tensor]:
     try:
         weights: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path.name} is truncated or not a safetensors file ({error}); copy the checkpoint anew.") from error
+        raise CheckpointError(
+            f"{path.name} is truncated or not a safetensors file ({error}); copy the checkpoint anew."
+        ) from error
     if expected and file_sha256(path) != expected:
-        raise CheckpointError(f"{path.name} does not have the SHA-256 that meta.json records; copy the checkpoint anew.")
+        raise CheckpointError(
+            f"{path.name} does not have the SHA-256 that meta.json records; copy the checkpoint anew."
+        )
     return weights
 
 
@@ -152,21 +173,31 @@ def load_checkpoint(name_or_dir: str | Path, device: str = "cpu") -> Checkpoint:
             raise CheckpointError(f"meta.json of the checkpoint lacks '{key}'.")
     hashes = meta.get("sha256", {})
     rest = _read_weights(directory / GROUNDING, hashes.get(GROUNDING))
-    language = _read_weights(directory / CONTEXT / "model.safetensors", hashes.get(f"{CONTEXT}/model.safetensors"))
-    tokenizer = check_tokenizer(PreTrainedTokenizerFast.from_pretrained(directory / CONTEXT, local_files_only=True))
+    language = _read_weights(
+        directory / CONTEXT / "model.safetensors", hashes.get(f"{CONTEXT}/model.safetensors")
+    )
+    tokenizer = check_tokenizer(
+        PreTrainedTokenizerFast.from_pretrained(directory / CONTEXT, local_files_only=True)
+    )
     model = MedSegR(config, tokenizer)
     problem = model.context.llama.load_state_dict({k: v.float() for k, v in language.items()}, strict=False)
     missing = [key for key in problem.missing_keys if key != "lm_head.weight"]  # tied to the embeddings
-    rest_problem = model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in rest.items()}, strict=False)
+    rest_problem = model.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in rest.items()}, strict=False
+    )
     missing += [key for key in rest_problem.missing_keys if not key.startswith(_LM_PREFIX)]
     unexpected = [*problem.unexpected_keys, *rest_problem.unexpected_keys]
     if missing or unexpected:
         named = (missing or unexpected)[0]
-        raise CheckpointError(f"The weights do not fit config.json: {len(missing)} tensors missing, {len(unexpected)} unknown, such as {named}.")
+        raise CheckpointError(
+            f"The weights do not fit config.json: {len(missing)} tensors missing, {len(unexpected)} unknown, such as {named}."
+        )
     if (directory / CONTEXT / "adapter").is_dir():
         from peft import PeftModel
 
-        model.context.model = PeftModel.from_pretrained(model.context.llama, directory / CONTEXT / "adapter").float()
+        model.context.model = PeftModel.from_pretrained(
+            model.context.llama, directory / CONTEXT / "adapter"
+        ).float()
     return Checkpoint(model.to(device).eval(), meta, directory)
 
 

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrained
 from medsegr.model.packing import IGNORE, Packed, conversation_tokens
 from medsegr.model.presets import ModelConfig
 from medsegr.model.question import SentenceEncoder
-from medsegr.model.tokens import ANSWER, END, QUESTION, SEG
+from medsegr.model.tokens import ANSWER, END, PAD, SEG, token_id
 
 ADAPTER = "adapter"
 
@@ -45,9 +46,16 @@ def language_model(config: ModelConfig, vocabulary: int, end: int, pad: int) -> 
     """A small Llama, fresh weights."""
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocabulary, hidden_size=config.context_dim, intermediate_size=config.context_mlp_dim,
-            num_hidden_layers=config.context_layers, num_attention_heads=config.context_heads, max_position_embeddings=2048,
-            tie_word_embeddings=True, bos_token_id=None, eos_token_id=end, pad_token_id=pad, attn_implementation="sdpa",
+            vocab_size=vocabulary,
+            hidden_size=config.context_dim,
+            intermediate_size=config.context_mlp_dim,
+            num_hidden_layers=config.context_layers,
+            num_attention_heads=config.context_heads,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=end,
+            pad_token_id=pad,
         )
     )
 
@@ -55,26 +63,39 @@ def language_model(config: ModelConfig, vocabulary: int, end: int, pad: int) -> 
 class GlobalContext(nn.Module):
     """Language model, question projection and tokenizer; never looks at pixels, only at the encoder's image tokens."""
 
-    def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, model: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
-        ids = tokenizer.convert_tokens_to_ids
-        self.seg_id, self.end_id, self.question_id, self.answer_id = ids(SEG), ids(END), ids(QUESTION), ids(ANSWER)
-        self.model = model or language_model(config, len(tokenizer), self.end_id, tokenizer.pad_token_id)
+        self.seg_id, self.end_id, self.answer_id = (
+            token_id(tokenizer, token) for token in (SEG, END, ANSWER)
+        )
+        self.model: Any = model or language_model(
+            config, len(tokenizer), self.end_id, token_id(tokenizer, PAD)
+        )
         self.question_norm = nn.LayerNorm(config.question_dim)
         self.question_project = nn.Linear(config.question_dim, config.context_dim)
 
     @property
     def llama(self) -> LlamaForCausalLM:
         """The causal language model, inside a PEFT wrapper or not."""
-        model = self.model
-        return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
+        model: LlamaForCausalLM = (
+            self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        )
+        return model
 
     def add_lora(self, rank: int = 8, alpha: int = 16, dropout: float = 0.05) -> None:
         """Freeze the language model and add LoRA to the query and value projections of its attention (LISA's setting)."""
         from peft import LoraConfig, get_peft_model
 
-        lora = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=r".*self_attn\.(q_proj|v_proj)", task_type="CAUSAL_LM")
+        lora = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=r".*self_attn\.(q_proj|v_proj)",
+            task_type="CAUSAL_LM",
+        )
         self.model = get_peft_model(self.llama, lora)
 
     def save_pretrained(self, directory: Path) -> None:
@@ -90,11 +111,15 @@ class GlobalContext(nn.Module):
 
     def embed(self, packed: Packed, question_states: Tensor) -> Tensor:
         """[B, T, C] input embeddings: answer tokens from the table, question words from the sentence encoder's states."""
-        embeddings = self.llama.get_input_embeddings()(packed.token_ids)
+        embeddings: Tensor = self.llama.get_input_embeddings()(packed.token_ids)
         if question_states.shape[0]:
-            projected = self.question_project(self.question_norm(question_states.to(embeddings.device, torch.float32)))
+            projected = self.question_project(
+                self.question_norm(question_states.to(embeddings.device, torch.float32))
+            )
             picked = nn.functional.embedding(packed.question_index.clamp(min=0), projected)
-            embeddings = torch.where((packed.question_index >= 0).unsqueeze(-1), picked.to(embeddings.dtype), embeddings)
+            embeddings = torch.where(
+                (packed.question_index >= 0).unsqueeze(-1), picked.to(embeddings.dtype), embeddings
+            )
         return embeddings
 
     def forward(self, image_tokens: Tensor, packed: Packed, question_states: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,9 +128,13 @@ class GlobalContext(nn.Module):
         image_tokens [B, N, C]; returns hidden states [B, T, C] of the text positions and the summed-then-averaged text loss.
         """
         n = image_tokens.shape[1]
-        embeddings = torch.cat([image_tokens, self.embed(packed, question_states).to(image_tokens.dtype)], dim=1)
+        embeddings = torch.cat(
+            [image_tokens, self.embed(packed, question_states).to(image_tokens.dtype)], dim=1
+        )
         mask, positions = packed.attention(n)
-        hidden = self.llama.model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+        hidden = self.llama.model(
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
         text = hidden[:, n:]
         logits = self.llama.lm_head(text).float()
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), packed.labels.flatten(), ignore_index=IGNORE)
@@ -148,19 +177,23 @@ class GlobalContext(nn.Module):
                     break
                 out.append(token)
                 before = hidden
-                hidden = self._extend(prefix, self.llama.get_input_embeddings()(torch.tensor([[token]], device=hidden.device)))[0, -1]
+                hidden = self._extend(
+                    prefix, self.llama.get_input_embeddings()(torch.tensor([[token]], device=hidden.device))
+                )[0, -1]
                 if token == self.seg_id:
                     seg_states.append(hidden if self.config.seg_state == "token" else before)
                 if on_token:
-                    on_token(self.tokenizer.decode(out))
+                    on_token(str(self.tokenizer.decode(out)))
         finally:
             added = prefix.cache.get_seq_length() - prefix.length
             if added:
                 prefix.cache.crop(-added)
-        text = self.tokenizer.decode(out)
+        text = str(self.tokenizer.decode(out))
         stacked = torch.stack(seg_states) if seg_states else hidden.new_zeros((0, hidden.shape[-1]))
         return Generated(text, stacked, sum(probabilities) / max(len(probabilities), 1))
 
     def _extend(self, prefix: Prefix, embeddings: Tensor) -> Tensor:
-        hidden: Tensor = self.llama.model(inputs_embeds=embeddings, past_key_values=prefix.cache, use_cache=True).last_hidden_state
+        hidden: Tensor = self.llama.model(
+            inputs_embeds=embeddings, past_key_values=prefix.cache, use_cache=True
+        ).last_hidden_state
         return hidden

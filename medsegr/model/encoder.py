@@ -40,7 +40,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -55,7 +57,9 @@ class ConvEncoder(nn.Module):
         c, g = config.encoder_channels, config.grounding_dim
         self.stem = nn.Sequential(nn.Conv2d(3, c[0], 3, 2, 1, bias=False), nn.BatchNorm2d(c[0]), nn.ReLU())
         self.stages = nn.ModuleList(
-            nn.Sequential(ResidualBlock(c[i], c[i + 1], 2), *(ResidualBlock(c[i + 1], c[i + 1]) for _ in range(n - 1)))
+            nn.Sequential(
+                ResidualBlock(c[i], c[i + 1], 2), *(ResidualBlock(c[i + 1], c[i + 1]) for _ in range(n - 1))
+            )
             for i, n in enumerate(config.encoder_blocks)
         )
         self.deep = nn.Conv2d(c[4], g, 1)

@@ -41,7 +41,9 @@ class Batch:
 class MedSegR(nn.Module):
     """Image and question -> answer text, one mask and one confidence per `[SEG]`."""
 
-    def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, language_model: nn.Module | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, language_model: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.encoder = ConvEncoder(config)
@@ -61,7 +63,9 @@ class MedSegR(nn.Module):
         if batch.decode_query.numel():
             offset = 0 if self.config.seg_state == "token" else 1
             states = hidden[batch.seg_row, batch.seg_column - offset]
-            masks: Masks = self.grounding(features, batch.decode_image, states[batch.decode_query], batch.points, batch.point_labels)
+            masks: Masks = self.grounding(
+                features, batch.decode_image, states[batch.decode_query], batch.points, batch.point_labels
+            )
             truth = batch.truth
             present = truth.flatten(1).any(1)
             losses["bce"] = mask_bce(masks.logits, truth)
@@ -72,7 +76,9 @@ class MedSegR(nn.Module):
                 dice = 2 * overlap / (hard.flatten(1).sum(1) + truth.flatten(1).sum(1)).clamp(min=1)
             losses["presence"] = F.binary_cross_entropy_with_logits(masks.presence.float(), present.float())
             losses["quality"] = F.binary_cross_entropy_with_logits(masks.quality.float(), dice)
-            total = total + sum(getattr(weights, name) * losses[name] for name in ("bce", "dice", "presence", "quality"))
+            total = total + sum(
+                getattr(weights, name) * losses[name] for name in ("bce", "dice", "presence", "quality")
+            )
             losses["train_dice"] = dice[present].mean() if bool(present.any()) else dice.new_zeros(())
         losses["loss"] = total
         return losses
@@ -84,7 +90,13 @@ class MedSegR(nn.Module):
         return features
 
     @torch.inference_mode()
-    def decode_masks(self, features: ImageFeatures, states: Tensor, points: Tensor | None = None, labels: Tensor | None = None) -> Masks:
+    def decode_masks(
+        self,
+        features: ImageFeatures,
+        states: Tensor,
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Masks:
         """Every state on every image of `features`: masks ordered image-major, N = B * n_states.
 
         points [P, 2] as (x, y) in the model's square and labels [P] hold for all of them.

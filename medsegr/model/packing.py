@@ -1,4 +1,4 @@
-"""Conversations as token rows. Several conversations about one image share a row: each sees the image and itself, never another."""
+"""Conversations as token rows. Those about one image share a row: each sees the image and itself, never another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from medsegr.model.question import SentenceEncoder
-from medsegr.model.tokens import ANSWER, END, QUESTION
+from medsegr.model.tokens import ANSWER, END, QUESTION, token_id
 
 Turns = Sequence[tuple[str, str | None]]
 IGNORE = -100
@@ -51,7 +51,7 @@ def conversation_tokens(
     A turn whose answer is None ends the row after `<a>`: the model is to write it. Without `encoder` the question is spelt in the
     tokenizer's own ids. Turns before `learn_first` give no labels.
     """
-    ids = tokenizer.convert_tokens_to_ids
+    question_id, answer_id, end_id = (token_id(tokenizer, token) for token in (QUESTION, ANSWER, END))
     tokens: list[int] = []
     index: list[int] = []
     labels: list[int] = []
@@ -59,7 +59,7 @@ def conversation_tokens(
     n_states = 0
     encoded = encoder.encode([question for question, _ in turns]) if encoder else None
     for turn, (question, answer) in enumerate(turns):
-        tokens.append(ids(QUESTION))
+        tokens.append(question_id)
         index.append(-1)
         if encoded is None:
             spelt = tokenizer.encode(question, add_special_tokens=False)
@@ -68,26 +68,30 @@ def conversation_tokens(
         else:
             n = encoded[turn].shape[0]
             states.append(encoded[turn])
-            tokens += [ids(QUESTION)] * n
+            tokens += [question_id] * n
             index += range(n_states, n_states + n)
             n_states += n
         labels += [IGNORE] * (len(tokens) - len(labels))
-        tokens.append(ids(ANSWER))
+        tokens.append(answer_id)
         index.append(-1)
         if answer is None:
             labels.append(IGNORE)
             break
-        answer_ids = [*tokenizer.encode(answer, add_special_tokens=False), ids(END)]
+        answer_ids = [*tokenizer.encode(answer, add_special_tokens=False), end_id]
         tokens += answer_ids
         index += [-1] * len(answer_ids)
         learnt = answer_ids if turn >= learn_first else [IGNORE] * len(answer_ids)
         labels += [*learnt, IGNORE]
-    rows = [torch.tensor([row]) for row in (tokens, index, [1] * len(tokens), list(range(len(tokens))), labels)]
+    rows = [
+        torch.tensor([row]) for row in (tokens, index, [1] * len(tokens), list(range(len(tokens))), labels)
+    ]
     dim = states[0].shape[1] if states else 1
     return Packed(*rows), torch.cat(states) if states else torch.zeros(0, dim)
 
 
-def pack(rows: Sequence[Sequence[tuple[Packed, Tensor]]], pad_id: int, multiple: int = 1) -> tuple[Packed, Tensor, list[list[int]]]:
+def pack(
+    rows: Sequence[Sequence[tuple[Packed, Tensor]]], pad_id: int, multiple: int = 1
+) -> tuple[Packed, Tensor, list[list[int]]]:
     """Pack the conversations of each image into one row.
 
     Returns the packed batch, all question states [Q, D] and, per image, the column at which each conversation starts. T and Q are
@@ -102,17 +106,28 @@ def pack(rows: Sequence[Sequence[tuple[Packed, Tensor]]], pad_id: int, multiple:
         columns: list[int] = []
         column = 0
         for number, (packed, its_states) in enumerate(conversations, start=1):
-            index = torch.where(packed.question_index >= 0, packed.question_index + n_states, packed.question_index)
+            index = torch.where(
+                packed.question_index >= 0, packed.question_index + n_states, packed.question_index
+            )
             parts.append(replace(packed, question_index=index, segment=packed.segment * number))
             states.append(its_states)
             n_states += its_states.shape[0]
             columns.append(column)
             column += packed.token_ids.shape[1]
-        merged.append(Packed(*(torch.cat([getattr(p, name) for p in parts], dim=1)[0] for name in Packed.__dataclass_fields__)))
+        merged.append(
+            Packed(
+                *(
+                    torch.cat([getattr(p, name) for p in parts], dim=1)[0]
+                    for name in Packed.__dataclass_fields__
+                )
+            )
+        )
         starts.append(columns)
     fill = {"token_ids": pad_id, "question_index": -1, "segment": 0, "position": 0, "labels": IGNORE}
     padded = {
-        name: torch.nn.utils.rnn.pad_sequence([getattr(m, name) for m in merged], batch_first=True, padding_value=value)
+        name: torch.nn.utils.rnn.pad_sequence(
+            [getattr(m, name) for m in merged], batch_first=True, padding_value=value
+        )
         for name, value in fill.items()
     }
     length, all_states = padded["token_ids"].shape[1], torch.cat(states)

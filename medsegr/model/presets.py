@@ -52,14 +52,25 @@ class ModelConfig:
         """Inverse of `to_json`; raises `CheckpointError` for keys that this version does not know."""
         unknown = sorted(set(data) - set(cls.__dataclass_fields__))
         if unknown:
-            raise CheckpointError(f"config.json has keys that this version of medsegr does not know: {', '.join(unknown)}.")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+            raise CheckpointError(
+                f"config.json has keys that this version of medsegr does not know: {', '.join(unknown)}."
+            )
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return cls(**values)
 
 
 PRESETS: dict[str, ModelConfig] = {
     "embedded": ModelConfig(),
     "tiny": ModelConfig(
-        image_size=64, encoder_channels=(8, 16, 16, 24, 32), encoder_blocks=(1, 1, 1, 1), grounding_dim=32,
-        context_dim=48, context_layers=2, context_heads=2, context_mlp_dim=96,
+        image_size=64,
+        encoder_channels=(8, 16, 16, 24, 32),
+        encoder_blocks=(1, 1, 1, 1),
+        grounding_dim=32,
+        context_dim=48,
+        context_layers=2,
+        context_heads=2,
+        context_mlp_dim=96,
     ),
 }

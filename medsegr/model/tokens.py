@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-SEG, PHRASE_START, PHRASE_END, QUESTION, ANSWER, END, PAD = "[SEG]", "<p>", "</p>", "<q>", "<a>", "</s>", "<pad>"
+SEG, PHRASE_START, PHRASE_END, QUESTION, ANSWER, END, PAD = (
+    "[SEG]",
+    "<p>",
+    "</p>",
+    "<q>",
+    "<a>",
+    "</s>",
+    "<pad>",
+)
 SPECIAL = (PAD, END, QUESTION, ANSWER, SEG, PHRASE_START, PHRASE_END)
 
 _MARKED = re.compile(r"<p>(.*?)</p>\s*\[SEG\]")
@@ -17,13 +25,21 @@ _MARKED = re.compile(r"<p>(.*?)</p>\s*\[SEG\]")
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFast:
     """Byte-level BPE over the training answers; any text can be encoded, the markup tokens are single ids."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return check_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False))
+    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False
+    )
+    return check_tokenizer(fast)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -33,6 +49,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
         if ids != [tokenizer.convert_tokens_to_ids(token)]:
             raise ValueError(f"{token} must encode to one id, found {ids}.")
     return tokenizer
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The single id of a markup token."""
+    return int(tokenizer.convert_tokens_to_ids(token))  # type: ignore[arg-type]
 
 
 def phrases(answer: str) -> list[str]:

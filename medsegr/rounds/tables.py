@@ -20,11 +20,6 @@ class TurnStatus(StrEnum):
     CANCELLED = "cancelled"
     FAILED = "failed"
 
-    @property
-    def open(self) -> bool:
-        """Still waiting or being answered."""
-        return self in (TurnStatus.QUEUED, TurnStatus.RUNNING)
-
 
 class Base(DeclarativeBase):
     """Parent of the mapped tables."""

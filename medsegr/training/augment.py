@@ -28,7 +28,9 @@ class Augmentation:
 NONE = Augmentation(0, 0, 0, 0, 0, 0)
 
 
-def warp_matrices(ranges: Augmentation, mirror_x: Tensor, mirror_y: Tensor, generator: torch.Generator) -> Tensor:
+def warp_matrices(
+    ranges: Augmentation, mirror_x: Tensor, mirror_y: Tensor, generator: torch.Generator
+) -> Tensor:
     """[B, 2, 3] affine matrices for `affine_grid`; mirror_x, mirror_y [B] bool say which images may be mirrored."""
     n = len(mirror_x)
 
@@ -42,21 +44,34 @@ def warp_matrices(ranges: Augmentation, mirror_x: Tensor, mirror_y: Tensor, gene
     sign_y = torch.where(coin[1] & mirror_y, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     row_x = torch.stack([cos * zoom_x * sign_x, -sin * zoom_x, uniform(2 * ranges.shift)], dim=1)
-    row_y = torch.stack([sin * zoom_x * zoom_y, cos * zoom_x * zoom_y * sign_y, uniform(2 * ranges.shift)], dim=1)
+    row_y = torch.stack(
+        [sin * zoom_x * zoom_y, cos * zoom_x * zoom_y * sign_y, uniform(2 * ranges.shift)], dim=1
+    )
     return torch.stack([row_x, row_y], dim=1)
 
 
-def augment(rgb: Tensor, labels: Tensor, mirror_x: Tensor, mirror_y: Tensor, ranges: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment(
+    rgb: Tensor,
+    labels: Tensor,
+    mirror_x: Tensor,
+    mirror_y: Tensor,
+    ranges: Augmentation,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
     """uint8 rgb [B, S, S, 3] and labels [B, S, S] -> warped uint8 rgb and labels of the same shapes."""
     theta = warp_matrices(ranges, mirror_x, mirror_y, generator)
     b, s = labels.shape[:2]
     grid = F.affine_grid(theta, [b, 1, s, s], align_corners=False)
     pixels = F.grid_sample(rgb.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)
-    warped = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].to(torch.uint8)
+    warped = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].to(
+        torch.uint8
+    )
     gain = torch.exp((torch.rand(b, 1, 1, 1, generator=generator) * 2 - 1) * ranges.contrast)
     tint = (torch.rand(b, 3, 1, 1, generator=generator) * 2 - 1) * ranges.brightness * 0.3
     gray = (rgb[..., 0] == rgb[..., 1]).flatten(1).all(1).view(b, 1, 1, 1)
-    lift = (torch.rand(b, 1, 1, 1, generator=generator) * 2 - 1) * ranges.brightness + torch.where(gray, 0.0, tint)
+    lift = (torch.rand(b, 1, 1, 1, generator=generator) * 2 - 1) * ranges.brightness + torch.where(
+        gray, 0.0, tint
+    )
     noise = torch.randn(b, 1, s, s, generator=generator) * ranges.noise if ranges.noise else 0.0
     mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
     pixels = (pixels - mean) * gain + mean + 255 * (lift + noise)

@@ -23,8 +23,12 @@ from medsegr.training.images import Case
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a step is filled: images per step, conversations per image (as many as fit into `row_tokens`), masks decoded, how often a token is also used on a second image of the
-    same set, and how often a mask gets a click as well."""
+    """How a step is filled.
+
+    `images` per step; `conversations` per image (more in sets with many targets, as many as fit into `row_tokens`); `masks` decoded;
+    `other_image` how often a token is also used on a second image of its set; `click` how often a mask gets a click as well.
+    Rows are padded to `shape_multiple`, so that shapes recur.
+    """
 
     images: int = 12
     conversations: int = 6
@@ -46,7 +50,7 @@ class Query:
 
 
 class Sampler:
-    """Draws cases: sets weighted by the square root of their size, more for sets with many targets; images evenly within a set."""
+    """Draws cases: sets by the root of their size, more for those with many targets; images evenly within a set."""
 
     def __init__(self, cases: Sequence[Case], seed: int) -> None:
         self.rng = random.Random(seed)
@@ -55,8 +59,15 @@ class Sampler:
             by_set[case.dataset].append(case)
         self.by_set = by_set
         self.names = sorted(by_set)
-        targets = {name: len({t.label for c in by_set[name] for v in c.conversations for u in v.turns for t in u.targets}) for name in self.names}
-        self.weights = [math.sqrt(len(by_set[name])) * (1 + 0.5 * math.log2(1 + targets[name])) for name in self.names]
+        targets = {
+            name: len(
+                {t.label for c in by_set[name] for v in c.conversations for u in v.turns for t in u.targets}
+            )
+            for name in self.names
+        }
+        self.weights = [
+            math.sqrt(len(by_set[name])) * (1 + 0.5 * math.log2(1 + targets[name])) for name in self.names
+        ]
         self.n_targets = targets
         self.queues: dict[str, list[Case]] = {name: [] for name in self.names}
 
@@ -75,12 +86,14 @@ class Sampler:
         return self.rng.sample(list(case.conversations), min(n, len(case.conversations)))
 
 
-def _queries(context: GlobalContext, packed_ids: Tensor, drawn: list[list[Conversation]], starts: list[list[int]]) -> list[Query]:
+def _queries(
+    context: GlobalContext, packed_ids: Tensor, drawn: list[list[Conversation]], starts: list[list[int]]
+) -> list[Query]:
     queries: list[Query] = []
     for row, (conversations, columns) in enumerate(zip(drawn, starts, strict=True)):
         ends = [*columns[1:], packed_ids.shape[1]]
         for conversation, start, end in zip(conversations, columns, ends, strict=True):
-            seg = (packed_ids[row, start:end] == context.seg_id).nonzero()[:, 0] + start
+            seg = torch.nonzero(packed_ids[row, start:end] == context.seg_id)[:, 0] + start
             targets = [target for turn in conversation.turns for target in turn.targets]
             if len(seg) != len(targets):
                 raise ValueError(f"{conversation.id}: {len(seg)} [SEG] tokens for {len(targets)} targets.")
@@ -88,7 +101,9 @@ def _queries(context: GlobalContext, packed_ids: Tensor, drawn: list[list[Conver
     return queries
 
 
-def _pairs(queries: Sequence[Query], cases: Sequence[Case], labels: Tensor, rng: random.Random, rate: float) -> list[tuple[int, int]]:
+def _pairs(
+    queries: Sequence[Query], cases: Sequence[Case], labels: Tensor, rng: random.Random, rate: float
+) -> list[tuple[int, int]]:
     """(query, image row) to decode: each query on its own image, some on another image of the set where the truth is known."""
     pairs = [(q, query.row) for q, query in enumerate(queries)]
     present = [set(np.unique(rows).tolist()) for rows in labels.numpy()]
@@ -96,9 +111,15 @@ def _pairs(queries: Sequence[Query], cases: Sequence[Case], labels: Tensor, rng:
         if rng.random() >= rate:
             continue
         others = [
-            row for row, case in enumerate(cases)
-            if row != query.row and case.dataset == cases[query.row].dataset
-            and (query.target.label in case.absent or query.target.label in case.present and present[row] & set(query.target.value))
+            row
+            for row, case in enumerate(cases)
+            if row != query.row
+            and case.dataset == cases[query.row].dataset
+            and (
+                query.target.label in case.absent
+                or query.target.label in case.present
+                and present[row] & set(query.target.value)
+            )
         ]
         if others:
             pairs.append((q, rng.choice(others)))
@@ -106,7 +127,12 @@ def _pairs(queries: Sequence[Query], cases: Sequence[Case], labels: Tensor, rng:
 
 
 def make_batch(
-    model: MedSegR, encoder: SentenceEncoder | None, sampler: Sampler, sampling: Sampling, ranges: Augmentation, generator: torch.Generator
+    model: MedSegR,
+    encoder: SentenceEncoder | None,
+    sampler: Sampler,
+    sampling: Sampling,
+    ranges: Augmentation,
+    generator: torch.Generator,
 ) -> Batch:
     """Draw, augment and pack one step; tensors on the CPU."""
     cases = sampler.draw(sampling.images)
@@ -118,9 +144,13 @@ def make_batch(
     drawn: list[list[Conversation]] = []
     rows: list[list[tuple[Packed, Tensor]]] = []
     for case in cases:
-        asked, row, length = [], [], 0
+        asked: list[Conversation] = []
+        row: list[tuple[Packed, Tensor]] = []
+        length = 0
         for conversation in sampler.conversations(case, sampling):
-            tokens = conversation_tokens(context.tokenizer, [(t.question, t.answer) for t in conversation.turns], encoder)
+            tokens = conversation_tokens(
+                context.tokenizer, [(t.question, t.answer) for t in conversation.turns], encoder
+            )
             length += tokens[0].token_ids.shape[1]
             if row and length > sampling.row_tokens:
                 break
@@ -140,11 +170,23 @@ def make_batch(
         table[q, list(query.target.value)] = True
     decode_query = torch.tensor([p[0] for p in pairs], dtype=torch.long)
     decode_image = torch.tensor([p[1] for p in pairs], dtype=torch.long)
-    truth = torch.stack([table[q][small[row].long()] for q, row in pairs]) if pairs else torch.zeros(0, *small.shape[1:], dtype=torch.bool)
+    truth = (
+        torch.stack([table[q][small[row].long()] for q, row in pairs])
+        if pairs
+        else torch.zeros(0, *small.shape[1:], dtype=torch.bool)
+    )
     points, point_labels = _clicks(truth, sampler.rng, sampling.click)
     return Batch(
-        model.normalise(rgb), packed, states, torch.tensor([q.row for q in queries], dtype=torch.long),
-        torch.tensor([q.column for q in queries], dtype=torch.long), decode_query, decode_image, truth, points, point_labels,
+        model.normalise(rgb),
+        packed,
+        states,
+        torch.tensor([q.row for q in queries], dtype=torch.long),
+        torch.tensor([q.column for q in queries], dtype=torch.long),
+        decode_query,
+        decode_image,
+        truth,
+        points,
+        point_labels,
     )
 
 

@@ -1,4 +1,4 @@
-"""Confidence: a logistic curve from the decoder's quality score to P(Dice >= 0.7), fitted on training patients kept out of training."""
+"""Confidence: a logistic curve from the decoder's quality score to P(Dice >= 0.7), fitted on patients kept out of training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def fit_curve(scores: Sequence[float], good: Sequence[bool]) -> tuple[float, flo
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
-def quality_scores(predictor: Predictor, cases: Sequence[Case], per_case: int = 6) -> tuple[list[float], list[bool]]:
+def quality_scores(
+    predictor: Predictor, cases: Sequence[Case], per_case: int = 6
+) -> tuple[list[float], list[bool]]:
     """Ask each case's single-target questions; the quality logit of every finding and whether its Dice is good."""
     slope, offset = predictor.config.calibration
     scores: list[float] = []

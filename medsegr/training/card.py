@@ -11,18 +11,21 @@ from medsegr.qa.schema import Conversation
 def model_card(meta: dict[str, Any], conversations: Sequence[Conversation]) -> str:
     """Markdown: what it is for, what it was trained on, under which licences."""
     licences = {c.dataset: c.licence for c in conversations}
-    rows = "\n".join(f"| {name} | {count} | {licences.get(name, '?')} |" for name, count in meta["data"]["images"].items())
+    rows = "\n".join(
+        f"| {name} | {count} | {licences.get(name, '?')} |" for name, count in meta["data"]["images"].items()
+    )
     training = meta["training"]
-    return f"""# MedSeg-R {meta['version']}
+    return f"""# MedSeg-R {meta["version"]}
 
-**Research use only. Not a medical device, not a diagnosis.** Licence of the weights: {meta['licence']}.
+**Research use only. Not a medical device, not a diagnosis.** Licence of the weights: {meta["licence"]}.
 
 A reasoning-segmentation model: it reads one image and a question in English and writes a sentence and one mask per structure
-it names. {meta['parameters'] / 1e6:.1f} million parameters of its own; questions are read by a frozen all-MiniLM-L6-v2 (Apache-2.0).
+it names. {meta["parameters"] / 1e6:.1f} million parameters of its own; a frozen all-MiniLM-L6-v2 (Apache-2.0) reads the
+questions.
 
 ## Training data
 
-{training['steps']} steps, {training['images']} image presentations, {training['minutes']} minutes on the machine named in `meta.json`.
+{training["steps"]} steps, {training["images"]} image presentations, {training["minutes"]} minutes.
 
 | set | images | licence |
 | --- | --- | --- |

@@ -56,16 +56,36 @@ def _load_case(image: str, group: list[Conversation], root: Path, side: int, sid
     first = group[0]
     picture = read_image(root / image, modality=first.modality)
     if isinstance(picture, Volume):
-        raise QAFileError(f"{image} is a volume; pretraining reads 2-D images: cut it into slices with `medsegr qa build`.")
+        raise QAFileError(
+            f"{image} is a volume; pretraining reads 2-D images: cut it into slices with `medsegr qa build`."
+        )
     masks = {target.mask for c in group for turn in c.turns for target in turn.targets}
     if len(masks) > 1:
-        raise QAFileError(f"{image} has {len(masks)} different mask files; one label map per image is expected.")
-    labels = np.asarray(Image.open(root / masks.pop())).astype(np.uint8) if masks else np.zeros(picture.pixels.shape[:2], np.uint8)
+        raise QAFileError(
+            f"{image} has {len(masks)} different mask files; one label map per image is expected."
+        )
+    labels = (
+        np.asarray(Image.open(root / masks.pop())).astype(np.uint8)
+        if masks
+        else np.zeros(picture.pixels.shape[:2], np.uint8)
+    )
     if labels.shape != picture.pixels.shape[:2]:
-        raise QAFileError(f"{image}: mask of shape {labels.shape} on an image of shape {picture.pixels.shape[:2]}.")
-    absent = frozenset(name for c in group for turn in c.turns if turn.kind == "absent_same_set" for name in turn.absent)
+        raise QAFileError(
+            f"{image}: mask of shape {labels.shape} on an image of shape {picture.pixels.shape[:2]}."
+        )
+    absent = frozenset(
+        name for c in group for turn in c.turns if turn.kind == "absent_same_set" for name in turn.absent
+    )
     present = frozenset(target.label for c in group for turn in c.turns for target in turn.targets)
     return Case(
-        image, first.dataset, first.patient_id, not sided, not sided and first.modality in FREE_ORIENTATION,
-        resize_rgb(to_rgb(picture.pixels, first.modality), side), resize_labels(labels, side), tuple(group), present, absent,
+        image,
+        first.dataset,
+        first.patient_id,
+        not sided,
+        not sided and first.modality in FREE_ORIENTATION,
+        resize_rgb(to_rgb(picture.pixels, first.modality), side),
+        resize_labels(labels, side),
+        tuple(group),
+        present,
+        absent,
     )

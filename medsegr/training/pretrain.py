@@ -43,6 +43,7 @@ class PretrainOptions:
     out: Path
     preset: str = "embedded"
     init: Path | None = None
+    init_vision: Path | None = None
     steps: int = 0
     minutes: float = 0.0
     learning_rate: float = 1e-3
@@ -68,12 +69,16 @@ def read_conversations(options: PretrainOptions) -> tuple[list[Conversation], Pa
     """Training conversations of all files (one folder) that the licence allows; raises `QAFileError`."""
     roots = {path.resolve().parent for path in options.qa}
     if len(roots) != 1:
-        raise QAFileError("The MedSeg-QA files of one run must lie in one folder, since image paths are relative to it.")
+        raise QAFileError(
+            "The MedSeg-QA files of one run must lie in one folder, since image paths are relative to it."
+        )
     found = [c for path in options.qa for c in read_qa(path) if c.split == "train"]
     if options.licence == "permissive":
         found = [c for c in found if c.licence_class == "permissive"]
     if not found:
-        raise QAFileError(f"No training conversation with licence '{options.licence}' in {', '.join(map(str, options.qa))}.")
+        raise QAFileError(
+            f"No training conversation with licence '{options.licence}' in {', '.join(map(str, options.qa))}."
+        )
     return found, roots.pop()
 
 
@@ -88,19 +93,28 @@ def target_names(conversations: Sequence[Conversation]) -> tuple[str, ...]:
 
 
 def new_model(options: PretrainOptions, conversations: Sequence[Conversation]) -> MedSegR:
-    """Fresh weights of the preset, or those of `init`, with the tokenizer of the training answers."""
+    """Fresh weights of the preset, or those of `init`; `init_vision` lends only its encoder and mask decoder."""
     if options.init:
         model = load_checkpoint(options.init).model
         if options.lora_rank:
             model.context.add_lora(options.lora_rank, 2 * options.lora_rank)
         return model
     config: ModelConfig = replace(
-        PRESETS[options.preset], question_encoder=options.question_encoder, targets=target_names(conversations), **options.overrides
+        PRESETS[options.preset],
+        question_encoder=options.question_encoder,
+        targets=target_names(conversations),
+        **options.overrides,
     )
     texts = [turn.answer for c in conversations for turn in c.turns]
     if options.question_encoder == "scratch":
         texts += [turn.question for c in conversations for turn in c.turns]
-    return MedSegR(config, train_tokenizer(texts))
+    model = MedSegR(config, train_tokenizer(texts))
+    if options.init_vision:
+        source = load_checkpoint(options.init_vision).model
+        model.encoder.load_state_dict(source.encoder.state_dict())
+        model.grounding.decoder.load_state_dict(source.grounding.decoder.state_dict())
+        model.grounding.prompt_encoder.load_state_dict(source.grounding.prompt_encoder.state_dict())
+    return model
 
 
 def question_encoder(config: ModelConfig) -> SentenceEncoder | None:
@@ -121,19 +135,28 @@ class Clock:
     @property
     def progress(self) -> float:
         """Share of the run that is over."""
-        return self.step / self.options.steps if self.options.steps else self.seconds / (60 * self.options.minutes)
+        return (
+            self.step / self.options.steps
+            if self.options.steps
+            else self.seconds / (60 * self.options.minutes)
+        )
 
     @property
     def rate(self) -> float:
         """Learning-rate factor: linear warm-up, then a cosine to zero."""
-        return min(1.0, (self.step + 1) / max(self.options.warmup_steps, 1)) * 0.5 * (1 + math.cos(math.pi * min(self.progress, 1.0)))
+        return (
+            min(1.0, (self.step + 1) / max(self.options.warmup_steps, 1))
+            * 0.5
+            * (1 + math.cos(math.pi * min(self.progress, 1.0)))
+        )
 
 
 def optimizer_for(model: MedSegR, options: PretrainOptions) -> torch.optim.AdamW:
     """AdamW; no weight decay on vectors (norms, biases)."""
     if options.freeze_grounding:
         model.encoder.requires_grad_(False)
-        model.grounding.requires_grad_(False)
+        model.grounding.decoder.requires_grad_(False)
+        model.grounding.prompt_encoder.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
@@ -142,14 +165,16 @@ def optimizer_for(model: MedSegR, options: PretrainOptions) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95))
 
 
-def train_step(model: MedSegR, batch: Batch, optimizer: torch.optim.Optimizer, options: PretrainOptions) -> dict[str, float]:
+def train_step(
+    model: MedSegR, batch: Batch, optimizer: torch.optim.Optimizer, options: PretrainOptions
+) -> dict[str, float]:
     """One optimizer step; returns the losses. A step whose loss is not finite is skipped and reported as such."""
     with torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16, enabled=options.bf16):
         losses = model(batch, options.loss)
     optimizer.zero_grad(set_to_none=True)
     if not bool(torch.isfinite(losses["loss"])):
         return {"skipped": 1.0}
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    losses["loss"].backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return {name: float(value.detach()) for name, value in losses.items()}
@@ -186,14 +211,24 @@ def run(options: PretrainOptions) -> Path:
     if kept:
         slope, offset, count = calibrate(options.out, kept)
         model.config = with_calibration(model.config, slope, offset)
-        meta["calibration"] = {"patients_kept_out": len({c.patient_id for c in kept}), "findings": count, "slope": slope, "offset": offset}
+        meta["calibration"] = {
+            "patients_kept_out": len({c.patient_id for c in kept}),
+            "findings": count,
+            "slope": slope,
+            "offset": offset,
+        }
         save_checkpoint(model, options.out, meta, model_card(meta, conversations))
     return options.out
 
 
 def _loop(
-    options: PretrainOptions, clock: Clock, model: MedSegR, cases: Sequence[Case], encoder: SentenceEncoder | None,
-    optimizer: torch.optim.AdamW, state_path: Path,
+    options: PretrainOptions,
+    clock: Clock,
+    model: MedSegR,
+    cases: Sequence[Case],
+    encoder: SentenceEncoder | None,
+    optimizer: torch.optim.AdamW,
+    state_path: Path,
 ) -> dict[str, float]:
     sampler = Sampler(cases, options.seed + clock.step)
     generator = torch.Generator().manual_seed(options.seed + clock.step)
@@ -210,16 +245,22 @@ def _loop(
                 model.encoder.eval()
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * clock.rate
-            batch = to_device(make_batch(model, encoder, sampler, options.sampling, ranges, generator), options.device)
+            batch = to_device(
+                make_batch(model, encoder, sampler, options.sampling, ranges, generator), options.device
+            )
             step = train_step(model, batch, optimizer, options)
             clock.step += 1
             clock.seconds += time.monotonic() - began
             for name, value in step.items():
                 means[name] = 0.98 * means.get(name, value) + 0.02 * value
-            bar.update(task, completed=int(1000 * clock.progress), description=" ".join(f"{k} {v:.3f}" for k, v in means.items()))
+            bar.update(
+                task,
+                completed=int(1000 * clock.progress),
+                description=" ".join(f"{k} {v:.3f}" for k, v in means.items()),
+            )
             if clock.step % 20 == 0:
                 for name, value in means.items():
-                    writer.add_scalar(name, value, clock.step)  # type: ignore[no-untyped-call]
+                    writer.add_scalar(name, value, clock.step)
                 _log(state_path.parent / "log.jsonl", clock, means)
             if time.monotonic() - last_save > 60 * options.save_minutes:
                 _save_state(state_path, model, optimizer, clock)
@@ -230,13 +271,30 @@ def _loop(
 
 def _log(path: Path, clock: Clock, means: dict[str, float]) -> None:
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"step": clock.step, "seconds": round(clock.seconds, 1), **{k: round(v, 4) for k, v in means.items()}}) + "\n")
+        stream.write(
+            json.dumps(
+                {
+                    "step": clock.step,
+                    "seconds": round(clock.seconds, 1),
+                    **{k: round(v, 4) for k, v in means.items()},
+                }
+            )
+            + "\n"
+        )
 
 
 def _save_state(path: Path, model: MedSegR, optimizer: torch.optim.AdamW, clock: Clock) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_suffix(".tmp")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": clock.step, "seconds": clock.seconds}, work)
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": clock.step,
+            "seconds": clock.seconds,
+        },
+        work,
+    )
     work.replace(path)
 
 
@@ -248,7 +306,9 @@ def _resume(path: Path, model: MedSegR, optimizer: torch.optim.AdamW, clock: Clo
         clock.step, clock.seconds = int(state["step"]), float(state["seconds"])
 
 
-def run_record(options: PretrainOptions, model: MedSegR, cases: Sequence[Case], clock: Clock, losses: dict[str, float]) -> dict[str, Any]:
+def run_record(
+    options: PretrainOptions, model: MedSegR, cases: Sequence[Case], clock: Clock, losses: dict[str, float]
+) -> dict[str, Any]:
     """What is written to `meta.json`: enough to repeat the run and to know what the weights may be used for."""
     classes = {c.licence_class for case in cases for c in case.conversations}
     return {
@@ -256,13 +316,28 @@ def run_record(options: PretrainOptions, model: MedSegR, cases: Sequence[Case], 
         "version": f"{options.preset}-{medsegr.__version__}-{clock.step}",
         "licence": "CC BY 4.0" if classes == {"permissive"} else "CC BY-NC-SA 4.0",
         "use": "research use only, not a diagnosis",
-        "data": {"qa": {path.name: file_sha256(path) for path in options.qa}, "images": count_by_set(cases), "licences": options.licence},
+        "data": {
+            "qa": {path.name: file_sha256(path) for path in options.qa},
+            "images": count_by_set(cases),
+            "licences": options.licence,
+        },
         "training": {
-            "steps": clock.step, "images": clock.step * options.sampling.images, "minutes": round(clock.seconds / 60, 1), "seed": options.seed,
-            "learning_rate": options.learning_rate, "loss": asdict(options.loss), "sampling": asdict(options.sampling),
-            "augment": options.augment, "final_losses": {k: round(v, 4) for k, v in losses.items()},
+            "steps": clock.step,
+            "images": clock.step * options.sampling.images,
+            "minutes": round(clock.seconds / 60, 1),
+            "seed": options.seed,
+            "learning_rate": options.learning_rate,
+            "loss": asdict(options.loss),
+            "sampling": asdict(options.sampling),
+            "augment": options.augment,
+            "final_losses": {k: round(v, 4) for k, v in losses.items()},
         },
         "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__, "medsegr": medsegr.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "medsegr": medsegr.__version__,
+        },
         "metrics": {},
     }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import requests
 import SimpleITK as sitk
-from conftest import AFFINE, Server
+from live_server import AFFINE, Server
 
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:.*cgi.*:DeprecationWarning")]
 KEYS = {"turn_id", "answer", "findings", "label_names", "model_version", "weights_licence", "latencies"}

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from conftest import Server
+from live_server import Server
 
 pytestmark = pytest.mark.server
 SECRET = "Xylophone"

@@ -27,7 +27,8 @@ class BrightSpots:
         self.pixels: NDArray[Any] = np.zeros((0, 0))
 
     def set_image(self, image: Any, modality: str | None = None) -> None:
-        self.pixels = image.pixels if isinstance(image, Picture) else np.asarray(image)
+        pixels = image.pixels if isinstance(image, Picture) else np.asarray(image)
+        self.pixels = pixels if pixels.ndim == 2 else pixels[..., 0]
 
     def ask(self, question: str, history: Sequence[tuple[str, str]] = (), **_: Any) -> Reply:
         return self._reply(self.pixels > 128, question, history)

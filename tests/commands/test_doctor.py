@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 from medsegr import cli
 from medsegr.commands import checks
 from medsegr.commands.checks import Check, Status
-from medsegr.errors import CheckpointError
+from medsegr.errors import CheckpointError, QuestionError
 from medsegr.golden import read_golden, write_golden
+from medsegr.model.checkpoint import FORMAT
+from medsegr.model.presets import PRESETS
 
 from .conftest import BrightSpots
 
@@ -108,6 +110,42 @@ def test_hashes_of_the_weights(tmp_path: Path) -> None:
     assert "records no SHA-256 of context/model.safetensors" in checks.hashes(tmp_path, recorded).detail
 
 
+def whole_checkpoint(folder: Path, **changes: object) -> None:
+    """Everything that `weights` looks at, with weight files of a few bytes."""
+    recorded = checkpoint_files(folder)
+    for name in ("context/config.json", "context/tokenizer.json", "card.md"):
+        (folder / name).write_text("{}")
+    config = {"format": FORMAT, "model": {**PRESETS["tiny"].to_json(), **changes}, "targets": []}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "meta.json").write_text(json.dumps({"sha256": recorded}))
+
+
+def test_whole_weights_and_their_sentence_encoder_pass(tmp_path: Path) -> None:
+    whole_checkpoint(tmp_path)
+    weights, encoder = checks.weights(str(tmp_path))
+    assert (weights.status, encoder.status) == (Status.OK, Status.OK)
+    assert "2 files" in weights.detail
+    assert "53aa51172d14" in encoder.detail
+
+
+def test_another_sentence_encoder_than_the_checkpoint_was_trained_with_fails(tmp_path: Path) -> None:
+    whole_checkpoint(tmp_path, sentence_encoder_sha256="0" * 64)
+    assert [check.status for check in checks.weights(str(tmp_path))] == [Status.OK, Status.FAIL]
+
+
+def test_without_a_sentence_encoder_there_is_nothing_to_check(tmp_path: Path) -> None:
+    whole_checkpoint(tmp_path, question_encoder="scratch")
+    assert [check.name for check in checks.weights(str(tmp_path))] == ["weights"]
+
+
+def test_a_damaged_meta_json_is_a_failed_row(tmp_path: Path) -> None:
+    whole_checkpoint(tmp_path)
+    (tmp_path / "meta.json").write_text('{"sha256": 3}')
+    (check,) = checks.weights(str(tmp_path))
+    assert check.status is Status.FAIL
+    assert "meta.json" in check.detail
+
+
 def test_weights_that_are_missing_are_one_failed_row(tmp_path: Path) -> None:
     (check,) = checks.weights(str(tmp_path / "nowhere"))
     assert check.status is Status.FAIL
@@ -128,6 +166,17 @@ def test_the_golden_question_passes_and_then_notices_a_change(bright: BrightSpot
     check = checks.golden_question(str(tmp_path), "cpu")
     assert check.status is Status.FAIL
     assert "Dice 0.750" in check.detail
+
+
+def test_the_golden_command_keeps_a_slice_of_the_phantom(bright: BrightSpots, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["golden", str(tmp_path), "--organ", "spine"])
+    assert result.exit_code == 0, result.output
+    assert "Kept the bright spot of slice" in result.output
+    golden = read_golden(tmp_path)
+    assert golden is not None
+    assert golden.image.pixels.shape == (160, 160, 3)
+    with pytest.raises(QuestionError, match="no 'tail'"):
+        CliRunner().invoke(cli.app, ["golden", str(tmp_path), "--organ", "tail"], catch_exceptions=False)
 
 
 def test_a_golden_question_without_a_finding_is_not_kept(bright: BrightSpots, tmp_path: Path) -> None:

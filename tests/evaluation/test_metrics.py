@@ -14,7 +14,9 @@ B = np.array([[0, 1, 1, 0]], dtype=bool)
 NONE = np.zeros((1, 4), dtype=bool)
 
 
-@pytest.mark.parametrize(("a", "b", "dice", "iou"), [(A, A, 1, 1), (A, B, 0.5, 1 / 3), (A, NONE, 0, 0), (NONE, NONE, 1, 1)])
+@pytest.mark.parametrize(
+    ("a", "b", "dice", "iou"), [(A, A, 1, 1), (A, B, 0.5, 1 / 3), (A, NONE, 0, 0), (NONE, NONE, 1, 1)]
+)
 def test_overlaps(a: np.ndarray, b: np.ndarray, dice: float, iou: float) -> None:
     assert m.dice(a, b) == pytest.approx(dice)
     assert m.iou(a, b) == pytest.approx(iou)
@@ -46,5 +48,7 @@ def test_target_choice_needs_most_overlap_with_the_asked() -> None:
 
 def test_calibration_error_by_hand() -> None:
     # bin 0.9: confidence .95, accuracy .5 -> gap .45 (2 of 3); bin 0.1: confidence .15, accuracy 0 -> gap .15 (1 of 3)
-    assert m.expected_calibration_error([0.95, 0.95, 0.15], [True, False, False]) == pytest.approx((2 * 0.45 + 0.15) / 3)
+    assert m.expected_calibration_error([0.95, 0.95, 0.15], [True, False, False]) == pytest.approx(
+        (2 * 0.45 + 0.15) / 3
+    )
     assert m.expected_calibration_error([1.0], [True]) == 0.0

@@ -24,4 +24,6 @@ def tiny() -> MedSegR:
     """Questions are spelt in the model's own ids, so no sentence encoder is needed."""
     torch.manual_seed(0)
     config = replace(PRESETS["tiny"], question_encoder="scratch", targets=("liver", "left kidney"))
-    return MedSegR(config, train_tokenizer([*ANSWERS, "Where is the liver?", "Which organ makes bile?"])).eval()
+    return MedSegR(
+        config, train_tokenizer([*ANSWERS, "Where is the liver?", "Which organ makes bile?"])
+    ).eval()

@@ -25,7 +25,10 @@ def test_generation_agrees_with_a_full_pass(tiny: MedSegR) -> None:
         hidden, _ = tiny.context(image, packed, states)
         predicted = tiny.context.llama.lm_head(hidden[0]).argmax(-1)
     start = int((packed.token_ids[0] == tiny.context.answer_id).nonzero()[0, 0])
-    assert predicted[start : start + len(ids)].tolist() == packed.token_ids[0, start + 1 : start + 1 + len(ids)].tolist()
+    assert (
+        predicted[start : start + len(ids)].tolist()
+        == packed.token_ids[0, start + 1 : start + 1 + len(ids)].tolist()
+    )
 
 
 def test_the_prefix_is_reused_unchanged(tiny: MedSegR) -> None:

@@ -9,7 +9,10 @@ from medsegr.model.medsegr import MedSegR
 from medsegr.model.packing import IGNORE, conversation_tokens, pack
 
 FIRST = [("Where is the liver?", "The <p>liver</p> [SEG] makes bile.")]
-SECOND = [("Which organ makes bile?", "No spleen is visible in this abdominal CT."), ("Where is the liver?", "The <p>liver</p> [SEG] makes bile.")]
+SECOND = [
+    ("Which organ makes bile?", "No spleen is visible in this abdominal CT."),
+    ("Where is the liver?", "The <p>liver</p> [SEG] makes bile."),
+]
 
 
 def test_labels_are_the_next_answer_token(tiny: MedSegR) -> None:
@@ -30,7 +33,10 @@ def test_an_open_turn_ends_at_the_answer_token(tiny: MedSegR) -> None:
 def test_packed_equals_alone(tiny: MedSegR) -> None:
     torch.manual_seed(1)
     image = torch.randn(2, 4, tiny.config.context_dim)
-    rows = [[conversation_tokens(tiny.context.tokenizer, c, None) for c in (FIRST, SECOND)], [conversation_tokens(tiny.context.tokenizer, FIRST, None)]]
+    rows = [
+        [conversation_tokens(tiny.context.tokenizer, c, None) for c in (FIRST, SECOND)],
+        [conversation_tokens(tiny.context.tokenizer, FIRST, None)],
+    ]
     packed, states, starts = pack(rows, tiny.context.tokenizer.pad_token_id)
     with torch.no_grad():
         together, _ = tiny.context(image, packed, states)
@@ -44,7 +50,10 @@ def test_packed_equals_alone(tiny: MedSegR) -> None:
 
 @pytest.mark.parametrize("row", [0, 1])
 def test_no_row_has_nan(tiny: MedSegR, row: int) -> None:
-    rows = [[conversation_tokens(tiny.context.tokenizer, SECOND, None)], [conversation_tokens(tiny.context.tokenizer, FIRST, None)]]
+    rows = [
+        [conversation_tokens(tiny.context.tokenizer, SECOND, None)],
+        [conversation_tokens(tiny.context.tokenizer, FIRST, None)],
+    ]
     packed, states, _ = pack(rows, tiny.context.tokenizer.pad_token_id)
     hidden, loss = tiny.context(torch.randn(2, 4, tiny.config.context_dim), packed, states)
     assert torch.isfinite(hidden[row]).all() and torch.isfinite(loss)

@@ -38,7 +38,16 @@ def _turns(n: int, mask: str) -> list[Turn]:
         both = "The <p>liver</p> [SEG] and the <p>spleen</p> [SEG] are outlined."
         turns.append(Turn("Outline the liver and the spleen.", both, (liver, spleen), "multi"))
     if n % 4 == 1:
-        turns.append(Turn("Show the spleen.", "No spleen is visible in this abdominal CT.", (), "absent_same_set", None, ("spleen",)))
+        turns.append(
+            Turn(
+                "Show the spleen.",
+                "No spleen is visible in this abdominal CT.",
+                (),
+                "absent_same_set",
+                None,
+                ("spleen",),
+            )
+        )
     return turns
 
 
@@ -51,11 +60,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Conver
         Image.fromarray(pixels).save(root / f"i{n}.png")
         Image.fromarray(labels).save(root / f"m{n}.png")
         for k, turn in enumerate(_turns(n, f"m{n}.png")):
-            conversations.append(Conversation(f"c{n}_{k}", f"i{n}.png", "CT", "toy", f"p{n}", "train", (turn,), "CC0", "permissive"))
+            conversations.append(
+                Conversation(
+                    f"c{n}_{k}", f"i{n}.png", "CT", "toy", f"p{n}", "train", (turn,), "CC0", "permissive"
+                )
+            )
     write_qa(root / "qa.jsonl", conversations)
     options = PretrainOptions(
-        qa=(root / "qa.jsonl",), out=root / "ck", preset="tiny", steps=320, learning_rate=4e-3, warmup_steps=20, bf16=False,
-        question_encoder="scratch", augment=False, calibration_share=0.0, threads=2,
+        qa=(root / "qa.jsonl",),
+        out=root / "ck",
+        preset="tiny",
+        steps=320,
+        learning_rate=4e-3,
+        warmup_steps=20,
+        bf16=False,
+        question_encoder="scratch",
+        augment=False,
+        calibration_share=0.0,
+        threads=2,
     )
     return run(options), conversations, root
 
@@ -75,7 +97,13 @@ def test_a_finished_run_is_not_trained_again(trained: tuple[Path, list[Conversat
     checkpoint, _, root = trained
     before = (checkpoint / "grounding.safetensors").read_bytes()
     options = PretrainOptions(
-        qa=(root / "qa.jsonl",), out=checkpoint, preset="tiny", steps=320, question_encoder="scratch", calibration_share=0.0, bf16=False
+        qa=(root / "qa.jsonl",),
+        out=checkpoint,
+        preset="tiny",
+        steps=320,
+        question_encoder="scratch",
+        calibration_share=0.0,
+        bf16=False,
     )
     run(options)
     assert (checkpoint / "grounding.safetensors").read_bytes() == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from fakes import TARGETS
+from fake_predictor import TARGETS
 from PIL import Image
 
 from medsegr.rounds.store import TurnStore
@@ -32,16 +32,20 @@ def studies(tmp_path: Path) -> Path:
     return folder
 
 
+def worker_for(folder: Path, **settings: float) -> ModelWorker:
+    """A worker with the fake predictor and a checkpoint folder for it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"targets": list(TARGETS)}))
+    return ModelWorker(WorkerSettings(str(folder), "fake_predictor:make", "cpu", **settings))
+
+
 @pytest.fixture
 def make_worker(tmp_path: Path) -> Iterator[Callable[..., ModelWorker]]:
-    """Builds workers with the fake predictor and closes them."""
+    """Builds workers of a test's own and closes them."""
     made: list[ModelWorker] = []
 
-    def make(checkpoint: str = "", **settings: float) -> ModelWorker:
-        folder = tmp_path / (checkpoint or "checkpoint")
-        folder.mkdir(exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"targets": list(TARGETS)}))
-        made.append(ModelWorker(WorkerSettings(str(folder), "fakes:make", "cpu", **settings)))
+    def make(checkpoint: str = "checkpoint", **settings: float) -> ModelWorker:
+        made.append(worker_for(tmp_path / checkpoint, **settings))
         return made[-1]
 
     yield make
@@ -49,9 +53,17 @@ def make_worker(tmp_path: Path) -> Iterator[Callable[..., ModelWorker]]:
         worker.close()
 
 
-@pytest.fixture
-def service(tmp_path: Path, make_worker: Callable[..., ModelWorker]) -> Iterator[Service]:
-    """A service over the fake predictor."""
-    made = Service(make_worker(), TurnStore(tmp_path / "state"), TARGETS)
+@pytest.fixture(scope="session")
+def shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelWorker]:
+    """One worker for all tests that do not harm it; a process takes a second to start."""
+    made = worker_for(tmp_path_factory.mktemp("shared") / "checkpoint")
     yield made
     made.close()
+
+
+@pytest.fixture
+def service(tmp_path: Path, shared_worker: ModelWorker) -> Iterator[Service]:
+    """A service with a store of its own."""
+    made = Service(shared_worker, TurnStore(tmp_path / "state"), TARGETS)
+    yield made
+    made.store.dispose()

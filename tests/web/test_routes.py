@@ -6,7 +6,7 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from medsegr.rounds.store import TurnStore
 from medsegr.web.errors import Refusal
 from medsegr.web.infer import infer_router
 from medsegr.web.routes import ask_router
 from medsegr.web.service import ImageFile, Service
+from medsegr.web.worker import ModelWorker
 
 MODELS = {"medsegr": False, "medsegr_2d": True}
 
@@ -152,17 +154,30 @@ def test_what_fails_later_is_an_event(client: TestClient) -> None:
     assert (turn["status"], turn["error"]) == ("failed", "The question cannot be answered.")
 
 
-def test_health(client: TestClient, service: Service) -> None:
-    assert client.get("/medsegr/healthz").json() == {"status": "alive"}
-    assert client.get("/medsegr/readyz").status_code == 503
+def test_health(make_worker: Callable[..., ModelWorker], tmp_path: Path) -> None:
+    def state(service: Service, wanted: int) -> dict[str, Any]:
+        app = FastAPI()
+        app.include_router(ask_router(service, lambda image, session: ImageFile(image, tmp_path), MODELS))
+        with TestClient(app) as client:
+            assert client.get("/medsegr/healthz").json() == {"status": "alive"}
+            end = time.monotonic() + 20
+            while client.get("/medsegr/readyz").status_code != wanted and time.monotonic() < end:
+                time.sleep(0.05)
+            return client.get("/medsegr/readyz").json()
+
+    service = Service(make_worker(), TurnStore(tmp_path / "a"), ("liver",))
+    assert state(service, 503)["state"] == "stopped"
     service.worker.start()
-    end = time.monotonic() + 10
-    while client.get("/medsegr/readyz").status_code == 503 and time.monotonic() < end:
+    assert state(service, 200) == {"ready": True, "model_version": "fake-1", "weights_licence": "CC0"}
+    service.close()
+    broken = Service(make_worker("broken"), TurnStore(tmp_path / "b"), ("liver",))
+    broken.worker.start()
+    while broken.worker.state != "failed":
         time.sleep(0.05)
-    assert client.get("/medsegr/readyz").json() == {
-        "ready": True,
-        "model_version": "fake-1",
-        "weights_licence": "CC0",
+    assert state(broken, 503) == {
+        "ready": False,
+        "state": "failed",
+        "detail": "The checkpoint is broken on purpose.",
     }
 
 

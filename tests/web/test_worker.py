@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsegr.web.errors import Refusal
 from medsegr.web.jobs import Event, EventKind, Job
@@ -148,7 +150,7 @@ def test_errors_are_sentences_and_defects_name_no_question(
     assert Heard(worker, "e", studies / "pic.png", "liver").end().kind is EventKind.DONE
     worker.close()
     printed = capfd.readouterr()
-    assert "fakes.py" in printed.err and "Xylophone" not in printed.out + printed.err + str(crashed)
+    assert "fake_predictor.py" in printed.err and "Xylophone" not in printed.out + printed.err + str(crashed)
 
 
 def test_a_checkpoint_that_does_not_load_fails_questions_with_its_sentence(
@@ -163,6 +165,28 @@ def test_a_checkpoint_that_does_not_load_fails_questions_with_its_sentence(
     assert worker.state is WorkerState.FAILED
     dead = make_worker("dies")
     assert Heard(dead, "a", studies / "pic.png", "liver").end().data["kind"] == "died"
+
+
+@pytest.mark.parametrize(("promised", "state"), [(0.9, WorkerState.READY), (1.01, WorkerState.FAILED)])
+def test_the_golden_question_of_a_checkpoint_is_asked_at_start(
+    make_worker: Make, studies: Path, tmp_path: Path, promised: float, state: WorkerState
+) -> None:
+    worker = make_worker()
+    checkpoint = tmp_path / "checkpoint"
+    truth = np.zeros((20, 30), np.uint8)
+    truth[:3, :3] = 255
+    Image.fromarray(truth).save(checkpoint / "mask.png")
+    case = {
+        "image": "../studies/pic.png",
+        "question": "liver",
+        "label": "liver",
+        "mask": "mask.png",
+        "min_dice": promised,
+    }
+    (checkpoint / "golden.json").write_text(json.dumps(case))
+    Heard(worker, "a", studies / "pic.png", "liver").end()
+    assert worker.state is state
+    assert (worker.failure is None) == (state is WorkerState.READY)
 
 
 def test_the_queue_is_bounded_and_a_closed_worker_refuses(make_worker: Make, studies: Path) -> None:
@@ -185,7 +209,7 @@ def test_a_killed_server_leaves_no_orphan(tmp_path: Path) -> None:
         import time
         from medsegr.web.process import WorkerSettings
         from medsegr.web.worker import ModelWorker
-        worker = ModelWorker(WorkerSettings({str(tmp_path)!r}, "fakes:make", "cpu"))
+        worker = ModelWorker(WorkerSettings({str(tmp_path)!r}, "fake_predictor:make", "cpu"))
         worker.start()
         while worker.state != "ready":
             time.sleep(0.05)
