@@ -19,7 +19,8 @@ def pretrain(
         Path | None, typer.Option(help="Start from this checkpoint instead of fresh weights.")
     ] = None,
     init_vision: Annotated[
-        Path | None, typer.Option(help="Take image encoder and mask decoder from this checkpoint, the rest fresh.")
+        Path | None,
+        typer.Option(help="Take image encoder and mask decoder from this checkpoint, the rest fresh."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps; give this or --minutes.")] = 0,
     minutes: Annotated[float, typer.Option(help="Minutes of training; give this or --steps.")] = 0.0,
@@ -37,7 +38,9 @@ def pretrain(
     lora_rank: Annotated[
         int, typer.Option(help="With --init: train a LoRA of this rank instead of the whole language model.")
     ] = 0,
-    freeze_grounding: Annotated[bool, typer.Option(help="Train neither image encoder nor mask decoder.")] = False,
+    freeze_grounding: Annotated[
+        bool, typer.Option(help="Train neither image encoder nor mask decoder.")
+    ] = False,
     augment: Annotated[bool, typer.Option(help="Warp and re-light the images.")] = True,
     calibration_share: Annotated[
         float, typer.Option(help="Share of training patients kept out to fit the confidence.")

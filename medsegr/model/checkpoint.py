@@ -172,6 +172,8 @@ def load_checkpoint(name_or_dir: str | Path, device: str = "cpu") -> Checkpoint:
         if key not in meta:
             raise CheckpointError(f"meta.json of the checkpoint lacks '{key}'.")
     hashes = meta.get("sha256", {})
+    if not isinstance(hashes, dict):
+        raise CheckpointError("sha256 in meta.json of the checkpoint must map file names to hashes.")
     rest = _read_weights(directory / GROUNDING, hashes.get(GROUNDING))
     language = _read_weights(
         directory / CONTEXT / "model.safetensors", hashes.get(f"{CONTEXT}/model.safetensors")

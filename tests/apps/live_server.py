@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 import requests
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = os.environ.get("MEDSEGR_TEST_CHECKPOINT")
@@ -66,11 +67,12 @@ class Server:
 
 
 def write_studies(folder: Path) -> None:
-    """A grey picture, a colour JPEG, an oblique volume and one that takes a while."""
+    """A grey picture, a colour JPEG, a DICOM image, an oblique volume and one that takes a while."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (48, 64), np.uint8)).save(folder / "pic.png")
     Image.fromarray(rng.integers(0, 255, (40, 52, 3), np.uint8)).save(folder / "photo.jpeg")
+    shutil.copy(str(get_testdata_file("CT_small.dcm")), folder / "ct.dcm")
     nib.save(nib.Nifti1Image(rng.normal(size=(32, 28, 9)).astype(np.float32), AFFINE), folder / "vol.nii.gz")
     nib.save(
         nib.Nifti1Image(rng.normal(size=(96, 96, 60)).astype(np.float32), np.eye(4)), folder / "big.nii.gz"

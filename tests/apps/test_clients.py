@@ -9,12 +9,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import requests
 import SimpleITK as sitk
 from live_server import AFFINE, Server
 
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:.*cgi.*:DeprecationWarning")]
+STUDIES = {"pic", "photo", "ct", "vol", "big"}
 KEYS = {"turn_id", "answer", "findings", "label_names", "model_version", "weights_licence", "latencies"}
 OHIF = {
     "result_extension": ".nrrd",
@@ -56,7 +58,7 @@ def test_info_suits_stock_clients(server: Server) -> None:
     for model in info["models"].values():
         assert model["type"] == "segmentation" and next(iter(model["config"])) == "question"
         assert sorted(model["labels"].values()) == list(range(1, len(model["labels"]) + 1))
-    assert info["datastore"]["total"] == 4
+    assert info["datastore"]["total"] == 5
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,32 @@ def test_nothing_found_is_an_empty_mask_not_none(server: Server, tmp_path: Path)
     assert not sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "mask.nrrd"))).any()
 
 
+def test_a_single_dicom_image_is_measured_in_mm(server: Server, tmp_path: Path) -> None:
+    found = parts(server.infer("medsegr?image=ct", {"question": "liver", "result_extension": ".nrrd"}))
+    (tmp_path / "mask.nrrd").write_bytes(found["image"])
+    assert sitk.ReadImage(str(tmp_path / "mask.nrrd")).GetSize()[:2] == (128, 128)
+    for finding in json.loads(found["params"])["findings"]:
+        assert "area_mm2" in finding
+        if server.fake:
+            assert finding["area_mm2"] == pytest.approx(9 * 0.661468**2, abs=1e-3)
+
+
+def test_a_series_can_be_uploaded_as_a_session(server: Server, tmp_path: Path) -> None:
+    files = []
+    for n in range(4):
+        dataset = pydicom.dcmread(server.folder / "studies" / "ct.dcm")
+        dataset.SOPInstanceUID, dataset.InstanceNumber = f"1.2.3.{n}", n
+        dataset.ImagePositionPatient = [0, 0, 5 * n]
+        dataset.save_as(tmp_path / f"{n}.dcm")
+        files.append(("files", (f"{n}.dcm", (tmp_path / f"{n}.dcm").read_bytes())))
+    session = requests.put(f"{server.url}/session/", files=files, timeout=30).json()["session_id"]
+    query = f"medsegr?session_id={session}"
+    found = parts(server.infer(query, {"question": "liver", "result_extension": ".nrrd"}))
+    (tmp_path / "mask.nrrd").write_bytes(found["image"])
+    mask = sitk.ReadImage(str(tmp_path / "mask.nrrd"))
+    assert mask.GetSize() == (128, 128, 4) and mask.GetSpacing()[2] == pytest.approx(5)
+
+
 def test_a_session_image_can_be_asked_about(server: Server) -> None:
     from monailabel.client import MONAILabelClient
 
@@ -147,8 +175,8 @@ def test_each_findings_own_mask_is_whole_and_on_the_grid(server: Server, tmp_pat
 def test_the_viewer_and_stock_routes_still_work(server: Server) -> None:
     assert "<html" in server.get("/ohif/").text.lower()
     assert server.get("/ohif/app-config.js").status_code == 200
-    assert set(server.get("/datastore/?output=all").json()["objects"]) == {"pic", "photo", "vol", "big"}
-    assert server.post("/activelearning/random", json={}).json()["id"] in {"pic", "photo", "vol", "big"}
+    assert set(server.get("/datastore/?output=all").json()["objects"]) == STUDIES
+    assert server.post("/activelearning/random", json={}).json()["id"] in STUDIES
     unknown = server.post("/activelearning/nonsense", json={})
     assert unknown.status_code == 400 and "nonsense" in unknown.json()["detail"]
 

@@ -78,6 +78,7 @@ def _set(path: Path, key: str, value: object) -> None:
         ("config.json", lambda p: _set(p, "format", 99), "format 99"),
         ("config.json", lambda p: _set(p, "model", {"surprise": 1}), "surprise"),
         ("meta.json", lambda p: p.write_text("{}"), "version"),
+        ("meta.json", lambda p: _set(p, "sha256", 3), "map file names"),
         ("meta.json", lambda p: _set(p, "sha256", {"grounding.safetensors": "00"}), "SHA-256"),
     ],
 )

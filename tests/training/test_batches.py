@@ -19,7 +19,9 @@ from medsegr.training.images import Case
 SIDE = 64
 
 
-def _case(name: str, value: int, labels: np.ndarray, absent: frozenset[str] = frozenset(), dataset: str = "toy") -> Case:
+def _case(
+    name: str, value: int, labels: np.ndarray, absent: frozenset[str] = frozenset(), dataset: str = "toy"
+) -> Case:
     target = Target("liver", "liver", "m.png", (value,))
     turn = Turn("Where is the liver?", "The <p>liver</p> [SEG] lies here.", (target,))
     conversation = Conversation(name, name, "CT", dataset, name, "train", (turn,))
@@ -64,7 +66,14 @@ def test_sides_are_never_mirrored() -> None:
     labels = torch.zeros(16, SIDE, SIDE, dtype=torch.uint8)
     labels[:, :, :20] = 1
     no = torch.zeros(16, dtype=torch.bool)
-    _, out = augment((labels * 200).unsqueeze(-1).expand(-1, -1, -1, 3), labels, no, no, Augmentation(), torch.Generator().manual_seed(3))
+    _, out = augment(
+        (labels * 200).unsqueeze(-1).expand(-1, -1, -1, 3),
+        labels,
+        no,
+        no,
+        Augmentation(),
+        torch.Generator().manual_seed(3),
+    )
     assert all(out[i, :, :32].sum() > out[i, :, 32:].sum() for i in range(16))
 
 
@@ -79,7 +88,9 @@ def test_truth_comes_from_the_decoded_image(model: MedSegR) -> None:
     assert crossed.any()
     for i, mask in enumerate(batch.truth):
         bright = batch.pixels[batch.decode_image[i], 0, ::2, ::2] > 0
-        assert torch.equal(mask, bright), "the truth is the label of the image that is decoded, not of the one asked about"
+        assert torch.equal(mask, bright), (
+            "the truth is the label of the image that is decoded, not of the one asked about"
+        )
         x, y = batch.points[i, 0].tolist()
         assert batch.point_labels[i, 0] == 1 and mask[int(y) // 2, int(x) // 2]
 
@@ -89,10 +100,15 @@ def test_a_token_is_not_used_where_the_truth_is_unknown(model: MedSegR) -> None:
     nothing = np.zeros((SIDE, SIDE), np.uint8)
     for absent, expected in ((frozenset[str](), set[int]()), (frozenset({"liver"}), {True})):
         shown = _case("a", 1, _labels(1, slice(0, 20)))
-        empty = replace(_case("b", 1, nothing, absent), conversations=(Conversation("b", "b", "CT", "toy", "b", "train", (Turn("?", "No.", ()),)),))
+        empty = replace(
+            _case("b", 1, nothing, absent),
+            conversations=(Conversation("b", "b", "CT", "toy", "b", "train", (Turn("?", "No.", ()),)),),
+        )
         empty = replace(empty, present=frozenset())
         sampling = Sampling(images=8, masks=32, other_image=1.0, click=0.0, shape_multiple=32)
-        batch = make_batch(model, None, Sampler([shown, empty], 0), sampling, NONE, torch.Generator().manual_seed(0))
+        batch = make_batch(
+            model, None, Sampler([shown, empty], 0), sampling, NONE, torch.Generator().manual_seed(0)
+        )
         assert {bool(not m.any()) for m in batch.truth} - {False} == expected
 
 
@@ -100,9 +116,20 @@ def test_the_model_learns_from_a_batch(model: MedSegR) -> None:
     from medsegr.model.losses import LossWeights
 
     cases = [_case("a", 1, _labels(1, slice(0, 20)))]
-    batch = make_batch(model, None, Sampler(cases, 0), Sampling(images=2, masks=4, shape_multiple=32), NONE, torch.Generator().manual_seed(0))
+    batch = make_batch(
+        model,
+        None,
+        Sampler(cases, 0),
+        Sampling(images=2, masks=4, shape_multiple=32),
+        NONE,
+        torch.Generator().manual_seed(0),
+    )
     losses = model(batch, LossWeights(text=2.0, bce=0.0, dice=0.0, quality=0.0, presence=0.0))
     assert losses["loss"].item() == pytest.approx(2 * losses["text"].item(), rel=1e-6)
     model(batch, LossWeights())["loss"].backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None and "prompt_encoder" not in n and "question" not in n]
+    silent = [
+        n
+        for n, p in model.named_parameters()
+        if p.grad is None and "prompt_encoder" not in n and "question" not in n
+    ]
     assert not silent, f"no gradient reaches {silent}"
