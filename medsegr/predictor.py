@@ -100,7 +100,7 @@ class Predictor:
     def set_image(
         self, image: Path | str | NDArray[np.generic] | Picture, modality: str | None = None
     ) -> None:
-        """Prepare a 2-D image: a path, [H, W] or [H, W, 3], or a `Picture`; a volume goes to `ask_volume`. Raises `ImageError`."""
+        """Prepare a 2-D image: a path, [H, W] or [H, W, 3], or a `Picture`. Volumes go to `ask_volume`. Raises `ImageError`."""
         if isinstance(image, str | Path):
             read = read_image(Path(image), modality)
             if isinstance(read, Volume):

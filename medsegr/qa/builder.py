@@ -32,14 +32,14 @@ class Mix:
     facts in place of names where both are possible, synonyms in explicit questions, images drawn evenly
     rather than by the number of their targets."""
 
-    explicit: float = 0.27
-    implicit: float = 0.35
-    multi: float = 0.11
-    all: float = 0.06
-    absent_same_set: float = 0.09
-    absent_elsewhere: float = 0.12
+    explicit: float = 0.28
+    implicit: float = 0.40
+    multi: float = 0.09
+    all: float = 0.05
+    absent_same_set: float = 0.11
+    absent_elsewhere: float = 0.07
     several_turns: float = 0.35
-    absent_follow_up: float = 0.2
+    absent_follow_up: float = 0.12
     absent_in_multi: float = 0.3
     described: float = 0.5
     synonym: float = 0.15
@@ -243,8 +243,9 @@ def evaluation_questions(
     root: Path | None = None,
 ) -> list[Conversation]:
     """The fixed questions of an evaluation, one turn each: every present target of every image by name and by
-    a held-out fact (which one rotates with `seed` and the image), and one absent structure per image, drawn
-    evenly from those that may be asked and that some training image was labelled for. Raises like `build`."""
+    a held-out fact (which one rotates with `seed` and the image), and one absent structure per image, of
+    the same set or of another in equal parts where both may be asked, among those labelled in some training
+    image. Raises like `build`."""
     sets = read_labelled_sets(data_dir)
     require_knowledge(sets, knowledge)
     trained = {name for s in sets if any(i.split == "train" for i in s.images) for name in s.targets}
@@ -271,15 +272,15 @@ def _held_out(concept: Concept, turn: int, kind: str = "absent_same_set") -> Fac
 
 def _absent_question(asker: Asker, trained: set[str], turn: int) -> list[Turn]:
     scene = asker.scene
-    legal = [
-        (n, k)
-        for k, names in zip(ABSENT_KINDS, (scene.missing, scene.impossible), strict=True)
-        for n in names
-        if n in trained
-    ]
-    if not legal:
+    legal = {
+        kind: [name for name in names if name in trained]
+        for kind, names in zip(ABSENT_KINDS, (scene.missing, scene.impossible), strict=True)
+    }
+    kinds = [kind for kind, names in legal.items() if names]
+    if not kinds:
         return []
-    name, kind = asker.rng.choice(legal)
+    kind = asker.rng.choice(kinds)
+    name = asker.rng.choice(legal[kind])
     fact = _held_out(asker.knowledge[name], turn, kind) if asker.rng.random() < 0.5 else None
     return [asker.absent(name, kind, fact)]
 

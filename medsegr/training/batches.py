@@ -25,9 +25,9 @@ from medsegr.training.images import Case
 class Sampling:
     """How a step is filled.
 
-    `images` per step; `conversations` per image (more in sets with many targets, as many as fit into `row_tokens`); `masks` decoded;
-    `other_image` how often a token is also used on a second image of its set; `click` how often a mask gets a click as well.
-    Rows are padded to `shape_multiple`, so that shapes recur.
+    `images` per step; `conversations` per image (more in sets with many targets, as many as fit into `row_tokens`); `masks`
+    decoded; `other_image` how often a token is also used on a second image of its set; `click` how often a mask
+    gets a click as well. Rows are padded to `shape_multiple`, so that shapes recur.
     """
 
     images: int = 12
