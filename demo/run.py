@@ -33,9 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     console = Console()
     out = options.out.resolve()
-    for leftover in ("studies", "state"):
-        shutil.rmtree(out / leftover, ignore_errors=True)
     try:
+        clear(out)
         studies = prepare(out / "studies")
         server = Server(studies.folder, out, options.checkpoint)
         try:
@@ -55,6 +54,18 @@ def main() -> int:
         return 1
     console.print(f"\nContact sheet: {out / 'contact-sheet.png'}", markup=False, soft_wrap=True)
     return 0
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier demo left in `out`; raises `MedSegRError` rather than remove somebody's own folder."""
+    marker = out / ".medsegr-demo"
+    left = [folder for folder in (out / "studies", out / "state") if folder.exists()]
+    if left and not marker.exists() and not (out / "server.log").exists():
+        raise MedSegRError(f"{left[0]} was not made by a demo; name another folder with --out.")
+    for folder in left:
+        shutil.rmtree(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    marker.touch()
 
 
 def interview(server: Server, console: Console) -> list[Answer]:

@@ -33,7 +33,12 @@ History = Sequence[tuple[str, str]]
 CACHE_BYTES = 512 * 2**20
 MAX_QUESTION = 2000
 MAX_TURNS = 8
+MAX_SENTENCES = 1000
+MAX_MARKED = 1000
 PROBES = (0.5, 0.35, 0.65, 0.2, 0.8)
+"""Where in a stack, as a share of its depth, the language model looks."""
+UNNAMED = "finding"
+"""Label of a mask to which the answer gives no phrase."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class _Prepared:
 
     @property
     def n_bytes(self) -> int:
-        return sum(f.n_bytes for f in self.scales)
+        return sum(f.n_bytes for f in self.scales) + (self.prefix.n_bytes if self.prefix else 0)
 
 
 class Predictor:
@@ -83,7 +88,7 @@ class Predictor:
         self.version, self.licence = checkpoint.version, str(checkpoint.meta["licence"])
         self._cache: OrderedDict[str, _Prepared] = OrderedDict()
         self._marked: OrderedDict[str, str] = OrderedDict()
-        self._current: tuple[str, tuple[int, int]] | None = None
+        self._current: tuple[_Prepared, tuple[int, int]] | None = None
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path = "embedded", device: str = "cpu") -> Predictor:
@@ -92,9 +97,8 @@ class Predictor:
         config = checkpoint.model.config
         sentences = None
         if config.question_encoder != "scratch":
-            sentences = SentenceEncoder(
-                find_sentence_encoder(config.sentence_encoder, config.sentence_encoder_sha256)
-            ).to(device)
+            found = find_sentence_encoder(config.sentence_encoder, config.sentence_encoder_sha256)
+            sentences = SentenceEncoder(found, cache_size=MAX_SENTENCES).to(device)
         return cls(checkpoint, sentences, device)
 
     def set_image(
@@ -111,7 +115,7 @@ class Predictor:
         if not isinstance(image, Picture):
             image = Picture(pixels=np.asarray(image), modality=modality, spacing_mm=None)
         rgb = to_rgb(image.pixels, modality or image.modality, image.body_part)
-        self._current = (self._prepare(rgb, self.scales)[0], (rgb.shape[0], rgb.shape[1]))
+        self._current = (self._prepare(rgb, self.scales), (rgb.shape[0], rgb.shape[1]))
 
     def ask(
         self,
@@ -131,19 +135,17 @@ class Predictor:
         """
         if self._current is None:
             raise QuestionError("No image is set: call set_image before ask.")
-        key, size = self._current
-        prepared = self._cache.get(key)
-        if prepared is None:
-            raise QuestionError("The image has left the cache: call set_image again.")
+        prepared, size = self._current
+        click = _clicks(points, size, self.config.image_size, self.device)
+        inside = None if box is None else _inside(box, size)
         began = time.perf_counter()
         generated = self._generate(
             self._prefix(prepared), question, history, on_text, should_stop, max_new_tokens
         )
         answered = time.perf_counter()
-        click = _clicks(points, size, self.config.image_size)
         masks, confidences = self._decode(prepared, generated.states, size, click)
-        if box is not None:
-            masks = masks & _inside(box, size)
+        if inside is not None:
+            masks &= inside
         findings = _findings(generated.text, masks, confidences)
         done = time.perf_counter()
         latencies = {
@@ -171,7 +173,7 @@ class Predictor:
         """
         began = time.perf_counter()
         chosen = slices if slices is not None else range(volume.n_slices)
-        if not len(chosen) or chosen[0] < 0 or chosen[-1] >= volume.n_slices:
+        if not chosen or min(chosen) < 0 or max(chosen) >= volume.n_slices:
             raise QuestionError(f"The slice range must lie within 0..{volume.n_slices - 1} of this volume.")
         scale = volume_intensity_range(volume)
 
@@ -189,7 +191,7 @@ class Predictor:
             if should_stop and should_stop():
                 raise Cancelled("The question was cancelled.")
             pixels = rgb(k)
-            prepared = self._prepare(pixels, self.scales[:1])[1]
+            prepared = self._prepare(pixels, self.scales[:1])
             planes, confidences = self._decode(
                 prepared, generated.states, (pixels.shape[0], pixels.shape[1]), None, need_presence=True
             )
@@ -199,7 +201,8 @@ class Predictor:
                     qualities[i].append((int(planes[i].sum()), confidences[i]))
             if on_progress:
                 on_progress(done, len(chosen))
-        masks = np.stack([remove_specks(m) for m in masks]) if n else masks
+        for mask in masks:
+            mask[...] = remove_specks(mask)
         confidences = [sum(a * c for a, c in q) / sum(a for a, _ in q) if q else 0.0 for q in qualities]
         findings = _findings(generated.text, masks, confidences)
         finished = time.perf_counter()
@@ -222,14 +225,15 @@ class Predictor:
         """Ask on a few slices; keep the answer with most targets, then the surest."""
         answers: list[tuple[int, float, Generated]] = []
         for k in dict.fromkeys(chosen[min(len(chosen) - 1, int(p * len(chosen)))] for p in PROBES):
-            prepared = self._prepare(rgb(k), self.scales[:1])[1]
+            prepared = self._prepare(rgb(k), self.scales[:1])
             generated = self._generate(
                 self._prefix(prepared), question, history, None, should_stop, max_new_tokens
             )
             answers.append((generated.states.shape[0], generated.score, generated))
         return max(answers, key=lambda a: a[:2])[2]
 
-    def _prepare(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> tuple[str, _Prepared]:
+    def _prepare(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> _Prepared:
+        """The cached maps of `rgb` [H, W, 3] at each scale; the least recently used images leave the cache."""
         key = hashlib.sha256(
             rgb.tobytes() + repr((rgb.shape, tuple(scales), self.version)).encode()
         ).hexdigest()
@@ -243,7 +247,7 @@ class Predictor:
             while len(self._cache) > 1 and sum(p.n_bytes for p in self._cache.values()) > CACHE_BYTES:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
-        return key, self._cache[key]
+        return self._cache[key]
 
     def _prefix(self, prepared: _Prepared) -> Prefix:
         if prepared.prefix is None:
@@ -263,16 +267,16 @@ class Predictor:
             raise QuestionError(
                 f"The question has {len(question)} characters; at most {MAX_QUESTION} are read."
             )
-        turns = [(q, self._marked.get(a, a)) for q, a in list(history)[-MAX_TURNS:]]
-        if sum(len(q) + len(a) for q, a in turns) > 4 * MAX_QUESTION:
-            raise QuestionError(
-                f"The history is too long: its last {MAX_TURNS} turns may hold {4 * MAX_QUESTION} characters."
-            )
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise QuestionError(f"max_new_tokens is {max_new_tokens}; expected 1 or more.")
+        turns = self._turns(history)
         sent = ""
 
         def forward(text: str) -> None:
             nonlocal sent
-            shown = plain(text)
+            shown = plain(text).rstrip(
+                "\N{REPLACEMENT CHARACTER}"
+            )  # a character of which some bytes are missing
             if on_text and len(shown) > len(sent) and shown.startswith(sent):
                 on_text(shown[len(sent) :])
                 sent = shown
@@ -290,6 +294,15 @@ class Predictor:
             raise Cancelled("The question was cancelled.")
         return generated
 
+    def _turns(self, history: History) -> list[tuple[str, str]]:
+        """The last turns, with the markup of those answers that this predictor wrote itself."""
+        last = list(history)[-MAX_TURNS:]
+        if sum(len(q) + len(a) for q, a in last) > 4 * MAX_QUESTION:
+            raise QuestionError(
+                f"The history is too long: its last {MAX_TURNS} turns may hold {4 * MAX_QUESTION} characters."
+            )
+        return [(q, self._marked.get(a, a)) for q, a in last]
+
     def _decode(
         self,
         prepared: _Prepared,
@@ -300,32 +313,36 @@ class Predictor:
     ) -> tuple[NDArray[np.bool_], list[float]]:
         """Masks [n, H, W] at native size, logits averaged over the scales, and n calibrated confidences."""
         n = states.shape[0]
+        found = np.zeros((n, *size), dtype=bool)
         if n == 0:
-            return np.zeros((0, *size), dtype=bool), []
-        logits = torch.zeros(n, *size, device=self.device)
-        quality, presence = torch.zeros(n, device=self.device), torch.zeros(n, device=self.device)
-        for features in prepared.scales:
-            points, labels = click if click else (None, None)
-            masks = self.model.decode_masks(features, states, points, labels)
-            logits += F.interpolate(
-                masks.logits.unsqueeze(1), size=size, mode="bilinear", align_corners=False
-            )[:, 0] / len(prepared.scales)
-            quality += masks.quality / len(prepared.scales)
-            presence += masks.presence / len(prepared.scales)
-        found = logits > 0
-        if need_presence:
-            found &= (presence > 0)[:, None, None]
+            return found, []
+        points, labels = click if click else (None, None)
+        decoded = [self.model.decode_masks(features, states, points, labels) for features in prepared.scales]
+        quality = torch.stack([masks.quality for masks in decoded]).mean(0)
+        presence = torch.stack([masks.presence for masks in decoded]).mean(0)
+        for i in range(
+            n
+        ):  # one at a time: native logits of every mask of a large picture would not fit into memory
+            if need_presence and not bool(presence[i] > 0):
+                continue
+            logits = torch.zeros(1, 1, *size, device=self.device)
+            for masks in decoded:
+                small = masks.logits[i][None, None] / len(decoded)
+                logits += F.interpolate(small, size=size, mode="bilinear", align_corners=False)
+            found[i] = (logits[0, 0] > 0).cpu().numpy()
         slope, offset = self.config.calibration
-        return found.cpu().numpy(), torch.sigmoid(slope * quality + offset).tolist()
+        return found, torch.sigmoid(slope * quality + offset).tolist()
 
     def _text(self, marked: str, findings: Sequence[Finding]) -> str:
         """The answer for people; says so where a structure was named and no outline came out."""
         text = plain(marked)
-        empty = [p for p in phrases(marked) if p not in {f.phrase for f in findings}]
+        drawn = {f.phrase for f in findings}
+        empty = dict.fromkeys(p or UNNAMED for p in phrases(marked) if p not in drawn)
         if empty:
             text = f"{text} (No outline could be drawn for: {', '.join(empty)}.)"
         self._marked[text] = marked
-        while len(self._marked) > 1000:
+        self._marked.move_to_end(text)
+        while len(self._marked) > MAX_MARKED:
             self._marked.popitem(last=False)
         return text
 
@@ -333,30 +350,36 @@ class Predictor:
 def _findings(marked: str, masks: NDArray[np.bool_], confidences: Sequence[float]) -> tuple[Finding, ...]:
     named = phrases(marked)
     return tuple(
-        Finding(label=phrase or "finding", phrase=phrase, mask=mask, confidence=float(confidence))
+        Finding(label=phrase or UNNAMED, phrase=phrase, mask=mask, confidence=float(confidence))
         for phrase, mask, confidence in zip(named, masks, confidences, strict=True)
         if mask.any()
     )
 
 
 def _clicks(
-    points: Sequence[Sequence[float]] | None, size: tuple[int, int], side: int
+    points: Sequence[Sequence[float]] | None, size: tuple[int, int], side: int, device: str
 ) -> tuple[Tensor, Tensor] | None:
     """Clicks in image pixels (row, column, label) -> (x, y) in the model's square and labels."""
-    if not points:
+    if points is None or not len(points):
         return None
-    array = np.asarray(points, dtype=np.float32)
+    try:
+        array = np.asarray(points, dtype=np.float32)
+    except (TypeError, ValueError):
+        array = np.zeros(0, np.float32)
     if array.ndim != 2 or array.shape[1] != 3 or not np.isin(array[:, 2], (0, 1)).all():
         raise QuestionError(
             "points must be a list of [row, column, label] with label 1 (inside) or 0 (outside)."
         )
-    if (array[:, :2] < 0).any() or (array[:, 0] >= size[0]).any() or (array[:, 1] >= size[1]).any():
+    if not ((array[:, :2] >= 0) & (array[:, :2] < size)).all():
         raise QuestionError(f"points must lie inside the image of {size[0]} x {size[1]} pixels.")
     scaled = array[:, :2] * np.array([side / size[0], side / size[1]], dtype=np.float32)
-    return torch.from_numpy(scaled[:, ::-1].copy()), torch.from_numpy(array[:, 2].copy())
+    return torch.from_numpy(scaled[:, ::-1].copy()).to(device), torch.from_numpy(array[:, 2].copy()).to(
+        device
+    )
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """[H, W] bool: the pixels that the box [row0, column0, row1, column1] touches."""
     if len(box) != 4 or not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
         raise QuestionError(
             f"box must be [row0, column0, row1, column1] inside the image of {size[0]} x {size[1]} pixels."

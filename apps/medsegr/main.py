@@ -130,5 +130,9 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         if request.get("save_label"):
             tag = request.get("label_tag", DefaultLabelTag.ORIGINAL)
             info = {"model": request["model"], "params": params}
-            label = (datastore or self._datastore).save_label(image.id, path, tag, info)
+            try:
+                label = (datastore or self._datastore).save_label(image.id, path, tag, info)
+            except BaseException:
+                Path(path).unlink(missing_ok=True)
+                raise
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": params}

@@ -29,7 +29,10 @@ def evaluate(
     if (data is None) == (qa is None):
         raise MedSegRError("Give exactly one of --data and --qa.")
     console = Console()
-    for table in tables(run(EvaluateOptions(out, data, qa, checkpoint, split, seed, every, threads))):
+    options = EvaluateOptions(
+        out=out, data=data, qa=qa, checkpoint=checkpoint, split=split, seed=seed, every=every, threads=threads
+    )
+    for table in tables(run(options)):
         console.print(table)
 
 

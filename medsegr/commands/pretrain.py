@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medsegr.errors import MedSegRError
+
 
 def pretrain(
     qa: Annotated[list[Path], typer.Argument(help="MedSeg-QA files (JSON Lines), all in one folder.")],
@@ -50,37 +52,23 @@ def pretrain(
     weight_dice: Annotated[float, typer.Option(help="Weight of the Dice loss.")] = 0.5,
 ) -> None:
     """Train on the CPU (bf16) or a GPU; an interrupted run goes on where its last state was saved."""
-    from medsegr.errors import MedSegRError
     from medsegr.model.losses import LossWeights
     from medsegr.model.presets import PRESETS
     from medsegr.training.pretrain import PretrainOptions, run
 
-    if preset not in PRESETS:
-        raise MedSegRError(f"Unknown preset '{preset}': expected one of {', '.join(PRESETS)}.")
-    if licence not in {"any", "permissive"}:
-        raise MedSegRError(f"Unknown licence class '{licence}': expected any or permissive.")
-    if question_encoder not in {"minilm", "scratch"}:
-        raise MedSegRError(f"Unknown question encoder '{question_encoder}': expected minilm or scratch.")
-    run(
-        PretrainOptions(
-            qa=tuple(qa),
-            out=out,
-            preset=preset,
-            init=init,
-            init_vision=init_vision,
-            steps=steps,
-            minutes=minutes,
-            learning_rate=learning_rate,
-            seed=seed,
-            device=device,
-            bf16=bf16,
-            threads=threads,
-            licence=licence,
-            question_encoder=question_encoder,
-            lora_rank=lora_rank,
-            freeze_grounding=freeze_grounding,
-            augment=augment,
-            calibration_share=calibration_share,
-            loss=LossWeights(text=weight_text, bce=weight_bce, dice=weight_dice),
-        )
-    )
+    _one_of("preset", preset, tuple(PRESETS))
+    _one_of("licence class", licence, ("any", "permissive"))
+    _one_of("question encoder", question_encoder, ("minilm", "scratch"))
+    options = PretrainOptions(
+        qa=tuple(qa), out=out, preset=preset, init=init, init_vision=init_vision, steps=steps, minutes=minutes,
+        learning_rate=learning_rate, seed=seed, device=device, bf16=bf16, threads=threads, licence=licence,
+        question_encoder=question_encoder, lora_rank=lora_rank, freeze_grounding=freeze_grounding, augment=augment,
+        calibration_share=calibration_share, loss=LossWeights(text=weight_text, bce=weight_bce, dice=weight_dice),
+    )  # fmt: skip
+    run(options)
+
+
+def _one_of(what: str, given: str, allowed: tuple[str, ...]) -> None:
+    """Raises `MedSegRError` where `given` is not among `allowed`."""
+    if given not in allowed:
+        raise MedSegRError(f"Unknown {what} '{given}': expected one of {', '.join(allowed)}.")

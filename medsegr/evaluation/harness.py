@@ -19,7 +19,7 @@ from medsegr.evaluation.metrics import (
     no_target_accuracy,
     target_accuracy,
 )
-from medsegr.predictor import Predictor
+from medsegr.predictor import Predictor, Reply
 from medsegr.qa.schema import Conversation, Target, Turn
 
 ABSENT = ("absent_same_set", "absent_elsewhere")
@@ -27,8 +27,9 @@ ABSENT = ("absent_same_set", "absent_elsewhere")
 
 @dataclass(frozen=True)
 class Case:
-    """One answered turn. `dice`, `iou` compare the union of all masks with the union of the targets; `named` says whether the
-    answer's phrases are exactly the targets' labels; `chose` is None where the image has no second, disjoint target."""
+    """One answered turn. `dice`, `iou` compare the union of all masks with the union of the targets; `emitted` counts the masks
+    that are not empty, so a `[SEG]` that gave no outline is not counted; `named` says whether the answer's phrases are exactly
+    the targets' labels; `chose` is None where the image has no second, disjoint target."""
 
     conversation: str
     dataset: str
@@ -52,7 +53,8 @@ class Case:
 
 def truth_mask(target: Target, root: Path) -> NDArray[np.bool_]:
     """[H, W] bool on the image's grid."""
-    return np.isin(np.asarray(Image.open(root / target.mask)), target.value)
+    with Image.open(root / target.mask) as image:
+        return np.isin(np.asarray(image), target.value)
 
 
 def _others(targets: Sequence[Target], asked: Target) -> list[Target]:
@@ -61,8 +63,9 @@ def _others(targets: Sequence[Target], asked: Target) -> list[Target]:
 
 
 def _score(
-    c: Conversation, number: int, turn: Turn, answer: Any, root: Path, present: Sequence[Target]
+    c: Conversation, number: int, turn: Turn, answer: Reply, root: Path, present: Sequence[Target]
 ) -> Case:
+    """Compare one reply with the truth; `present` are the image's known targets."""
     masks = [f.mask for f in answer.findings]
     expected = [truth_mask(t, root) for t in turn.targets]
     shape = expected[0].shape if expected else masks[0].shape if masks else (1, 1)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from medsegr.errors import MedSegRError
 from medsegr.evaluation.harness import Case, as_row, evaluate, summarise
 from medsegr.predictor import Predictor
 from medsegr.qa.builder import evaluation_questions
@@ -37,13 +38,17 @@ class EvaluateOptions:
 def questions(options: EvaluateOptions) -> tuple[list[Conversation], Path]:
     """Conversations to be answered, grouped by image, and the folder their paths are relative to."""
     if options.qa is not None:
-        found = [c for c in read_qa(options.qa) if c.split == options.split]
+        found = [c for c in read_qa(options.qa) if c.split == options.split and c.review.status != "rejected"]
         root = options.qa.resolve().parent
     elif options.data is not None:
         found = evaluation_questions(options.data, load_knowledge(), split=options.split, seed=options.seed)
         root = options.data.resolve()
     else:
-        raise ValueError("Give --data or --qa.")
+        raise MedSegRError("Give exactly one of --data and --qa.")
+    if not found:
+        raise MedSegRError(
+            f"There is no question of split '{options.split}' in {options.qa or options.data}."
+        )
     images = sorted({(c.dataset, c.image) for c in found})
     kept: set[str] = set()
     for name in {d for d, _ in images}:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from medsegr.errors import CheckpointError
+from medsegr.model.context import ADAPTER
 from medsegr.model.medsegr import MedSegR
 from medsegr.model.presets import ModelConfig
 from medsegr.model.question import file_sha256
@@ -30,6 +31,7 @@ from medsegr.model.tokens import check_tokenizer
 FORMAT = 1
 CONTEXT = "context"
 GROUNDING = "grounding.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 REQUIRED = (
     "config.json",
     f"{CONTEXT}/config.json",
@@ -75,6 +77,9 @@ def save_checkpoint(
     """Write `directory` at once (a new folder renamed over the old one). `half` stores float16, which is loaded as float32."""
     directory = directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
+    old = directory.with_name(f".{directory.name}-old")
+    if old.exists() and not directory.exists():  # an earlier save died between its two renames
+        old.rename(directory)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         dtype = torch.float16 if half else torch.float32
@@ -84,19 +89,13 @@ def save_checkpoint(
             if not name.startswith(_LM_PREFIX)
         }
         save_file(rest, work / GROUNDING)
-        lm_dtype = next(model.context.model.parameters()).dtype
-        model.context.model.to(dtype)
-        try:
-            model.context.save_pretrained(work / CONTEXT)
-        finally:
-            model.context.model.to(lm_dtype)
+        model.context.save_pretrained(work / CONTEXT, dtype)
         config = {"format": FORMAT, "model": model.config.to_json(), "targets": list(model.config.targets)}
         _write_json(work / "config.json", config)
         hashes = {str(p.relative_to(work)): file_sha256(p) for p in sorted(work.rglob("*.safetensors"))}
         _write_json(work / "meta.json", {**meta, "sha256": hashes})
         (work / "card.md").write_text(card, encoding="utf-8")
         work.chmod(0o755)
-        old = directory.with_name(f".{directory.name}-old")
         shutil.rmtree(old, ignore_errors=True)
         if directory.exists():
             for kept in directory.iterdir():  # files beside the weights (licence, golden question) stay
@@ -107,6 +106,8 @@ def save_checkpoint(
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
+        if old.exists() and not directory.exists():
+            old.rename(directory)
         raise
 
 
@@ -117,7 +118,7 @@ def _write_json(path: Path, data: Any) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, OSError) as error:
         raise CheckpointError(
             f"{path.name} of the checkpoint is not valid JSON ({error}); copy the checkpoint anew."
         ) from error
@@ -163,30 +164,40 @@ def _read_weights(path: Path, expected: str | None) -> dict[str, torch.Tensor]:
     return weights
 
 
-def load_checkpoint(name_or_dir: str | Path, device: str = "cpu") -> Checkpoint:
-    """Read and check a checkpoint; the model is float32, in eval mode, on `device`. Raises `CheckpointError`."""
-    directory = resolve(name_or_dir)
-    config = read_config(directory)
+def read_meta(directory: Path) -> dict[str, Any]:
+    """`meta.json` with at least a version, a licence and a map of hashes; raises `CheckpointError`."""
     meta = _read_json(directory / "meta.json")
     for key in ("version", "licence"):
         if key not in meta:
             raise CheckpointError(f"meta.json of the checkpoint lacks '{key}'.")
-    hashes = meta.get("sha256", {})
-    if not isinstance(hashes, dict):
+    if not isinstance(meta.setdefault("sha256", {}), dict):
         raise CheckpointError("sha256 in meta.json of the checkpoint must map file names to hashes.")
+    return meta
+
+
+def load_checkpoint(name_or_dir: str | Path, device: str = "cpu") -> Checkpoint:
+    """Read and check a checkpoint; the model is float32, in eval mode, on `device`. Raises `CheckpointError`."""
+    directory = resolve(name_or_dir)
+    config = read_config(directory)
+    meta = read_meta(directory)
+    hashes = meta["sha256"]
     rest = _read_weights(directory / GROUNDING, hashes.get(GROUNDING))
     language = _read_weights(
         directory / CONTEXT / "model.safetensors", hashes.get(f"{CONTEXT}/model.safetensors")
     )
-    tokenizer = check_tokenizer(
-        PreTrainedTokenizerFast.from_pretrained(directory / CONTEXT, local_files_only=True)
-    )
-    model = MedSegR(config, tokenizer)
-    problem = model.context.llama.load_state_dict({k: v.float() for k, v in language.items()}, strict=False)
+    model = _build(directory, config)
+    try:
+        problem = model.context.llama.load_state_dict(
+            {k: v.float() for k, v in language.items()}, strict=False
+        )
+        rest_problem = model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in rest.items()}, strict=False
+        )
+    except RuntimeError as error:  # tensors of another shape
+        raise CheckpointError(
+            f"The weights do not fit config.json: {_last_line(error)}; copy the checkpoint anew."
+        ) from error
     missing = [key for key in problem.missing_keys if key != "lm_head.weight"]  # tied to the embeddings
-    rest_problem = model.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in rest.items()}, strict=False
-    )
     missing += [key for key in rest_problem.missing_keys if not key.startswith(_LM_PREFIX)]
     unexpected = [*problem.unexpected_keys, *rest_problem.unexpected_keys]
     if missing or unexpected:
@@ -194,13 +205,56 @@ def load_checkpoint(name_or_dir: str | Path, device: str = "cpu") -> Checkpoint:
         raise CheckpointError(
             f"The weights do not fit config.json: {len(missing)} tensors missing, {len(unexpected)} unknown, such as {named}."
         )
-    if (directory / CONTEXT / "adapter").is_dir():
-        from peft import PeftModel
+    if (directory / CONTEXT / ADAPTER).is_dir():
+        _add_adapter(model, directory, hashes.get(f"{CONTEXT}/{ADAPTER}/{ADAPTER_WEIGHTS}"))
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(
+            f"The device '{device}' cannot be used ({_last_line(error)}); expected cpu, or cuda on a machine with a GPU."
+        ) from error
+    return Checkpoint(model.eval(), meta, directory)
 
-        model.context.model = PeftModel.from_pretrained(
-            model.context.llama, directory / CONTEXT / "adapter"
-        ).float()
-    return Checkpoint(model.to(device).eval(), meta, directory)
+
+def _build(directory: Path, config: ModelConfig) -> MedSegR:
+    """A model with fresh weights and the checkpoint's tokenizer."""
+    try:
+        tokenizer = check_tokenizer(
+            PreTrainedTokenizerFast.from_pretrained(directory / CONTEXT, local_files_only=True)
+        )
+    except Exception as error:  # noqa: BLE001  the tokenizers library raises bare Exception
+        raise CheckpointError(
+            f"The tokenizer of the checkpoint cannot be read ({_last_line(error)}); copy the checkpoint anew."
+        ) from error
+    try:
+        return MedSegR(config, tokenizer)
+    except (TypeError, ValueError, IndexError, RuntimeError, AssertionError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"config.json describes no model that can be built ({_last_line(error)}); copy the checkpoint anew."
+        ) from error
+
+
+def _add_adapter(model: MedSegR, directory: Path, expected: str | None) -> None:
+    """Put the LoRA of the checkpoint beside the language model's weights."""
+    from peft import PeftModel
+
+    adapter = directory / CONTEXT / ADAPTER
+    _read_json(adapter / "adapter_config.json")
+    _read_weights(
+        adapter / ADAPTER_WEIGHTS, expected
+    )  # without this file peft would look for a pickle, or on the web
+    try:
+        model.context.model = PeftModel.from_pretrained(model.context.llama, adapter).float()
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"The LoRA of the checkpoint does not fit its language model ({_last_line(error)}); copy the checkpoint anew."
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """The end of a library's message, without its line breaks."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def with_calibration(config: ModelConfig, slope: float, offset: float) -> ModelConfig:

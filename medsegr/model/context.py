@@ -36,10 +36,16 @@ class Generated:
 
 @dataclass
 class Prefix:
-    """The language model's key/value cache of one image."""
+    """The language model's key/value cache of one image; `length` positions."""
 
     cache: DynamicCache
     length: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that keys and values occupy."""
+        layers: list[Any] = list(self.cache.layers)
+        return sum(int(t.numel() * t.element_size()) for layer in layers for t in (layer.keys, layer.values))
 
 
 def language_model(config: ModelConfig, vocabulary: int, end: int, pad: int) -> LlamaForCausalLM:
@@ -63,17 +69,13 @@ def language_model(config: ModelConfig, vocabulary: int, end: int, pad: int) -> 
 class GlobalContext(nn.Module):
     """Language model, question projection and tokenizer; never looks at pixels, only at the encoder's image tokens."""
 
-    def __init__(
-        self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, model: nn.Module | None = None
-    ) -> None:
+    def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
         self.seg_id, self.end_id, self.answer_id = (
             token_id(tokenizer, token) for token in (SEG, END, ANSWER)
         )
-        self.model: Any = model or language_model(
-            config, len(tokenizer), self.end_id, token_id(tokenizer, PAD)
-        )
+        self.model: Any = language_model(config, len(tokenizer), self.end_id, token_id(tokenizer, PAD))
         self.question_norm = nn.LayerNorm(config.question_dim)
         self.question_project = nn.Linear(config.question_dim, config.context_dim)
 
@@ -98,15 +100,18 @@ class GlobalContext(nn.Module):
         )
         self.model = get_peft_model(self.llama, lora)
 
-    def save_pretrained(self, directory: Path) -> None:
-        """HF format (config, safetensors, tokenizer); a LoRA goes beside it in PEFT format."""
+    def merge_lora(self) -> None:
+        """Add a LoRA, if there is one, to the weights it stands beside; all of them can be trained again."""
         if hasattr(self.model, "peft_config"):
-            self.model.save_pretrained(directory / ADAPTER)
-            with_adapter = copy.deepcopy(self.model)
-            base = with_adapter.unload()
-            base.save_pretrained(directory)
-        else:
-            self.llama.save_pretrained(directory)
+            self.model = self.model.merge_and_unload().requires_grad_(True)
+
+    def save_pretrained(self, directory: Path, dtype: torch.dtype | None = None) -> None:
+        """HF format (config, safetensors, tokenizer) in `dtype`; a LoRA goes beside it in PEFT format. Changes nothing here."""
+        stored = copy.deepcopy(self.model).to(dtype or self.llama.dtype)
+        if hasattr(stored, "peft_config"):
+            stored.save_pretrained(directory / ADAPTER)
+            stored = stored.unload()
+        stored.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 
     def embed(self, packed: Packed, question_states: Tensor) -> Tensor:
@@ -125,7 +130,7 @@ class GlobalContext(nn.Module):
     def forward(self, image_tokens: Tensor, packed: Packed, question_states: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced pass over packed conversations.
 
-        image_tokens [B, N, C]; returns hidden states [B, T, C] of the text positions and the summed-then-averaged text loss.
+        image_tokens [B, N, C]; returns hidden states [B, T, C] of the text positions and the text loss (mean of learnt tokens).
         """
         n = image_tokens.shape[1]
         embeddings = torch.cat(
@@ -142,7 +147,7 @@ class GlobalContext(nn.Module):
 
     @torch.inference_mode()
     def prefix(self, image_tokens: Tensor) -> Prefix:
-        """Key/value cache of the image tokens [B, N, C]; B > 1 asks about several slices at once."""
+        """Key/value cache of one image's tokens [1, N, C]."""
         cache = DynamicCache()
         self.llama.model(inputs_embeds=image_tokens, past_key_values=cache, use_cache=True)
         return Prefix(cache, image_tokens.shape[1])
@@ -165,8 +170,8 @@ class GlobalContext(nn.Module):
         out: list[int] = []
         seg_states: list[Tensor] = []
         probabilities: list[float] = []
-        hidden = self._extend(prefix, self.embed(packed, states))[0, -1]
         try:
+            hidden = self._extend(prefix, self.embed(packed, states))[0, -1]
             for _ in range(max_new_tokens or self.config.max_new_tokens):
                 if should_stop and should_stop():
                     return None

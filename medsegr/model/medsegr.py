@@ -41,13 +41,11 @@ class Batch:
 class MedSegR(nn.Module):
     """Image and question -> answer text, one mask and one confidence per `[SEG]`."""
 
-    def __init__(
-        self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, language_model: nn.Module | None = None
-    ) -> None:
+    def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
         self.config = config
         self.encoder = ConvEncoder(config)
-        self.context = GlobalContext(config, tokenizer, language_model)
+        self.context = GlobalContext(config, tokenizer)
         self.grounding = Grounding(config)
 
     def normalise(self, rgb: Tensor) -> Tensor:

@@ -44,12 +44,12 @@ class Packed:
 
 
 def conversation_tokens(
-    tokenizer: PreTrainedTokenizerFast, turns: Turns, encoder: SentenceEncoder | None, learn_first: int = 0
+    tokenizer: PreTrainedTokenizerFast, turns: Turns, encoder: SentenceEncoder | None
 ) -> tuple[Packed, Tensor]:
     """One conversation as a `Packed` with B = 1, and its question states [Q, D].
 
     A turn whose answer is None ends the row after `<a>`: the model is to write it. Without `encoder` the question is spelt in the
-    tokenizer's own ids. Turns before `learn_first` give no labels.
+    tokenizer's own ids.
     """
     question_id, answer_id, end_id = (token_id(tokenizer, token) for token in (QUESTION, ANSWER, END))
     tokens: list[int] = []
@@ -80,8 +80,7 @@ def conversation_tokens(
         answer_ids = [*tokenizer.encode(answer, add_special_tokens=False), end_id]
         tokens += answer_ids
         index += [-1] * len(answer_ids)
-        learnt = answer_ids if turn >= learn_first else [IGNORE] * len(answer_ids)
-        labels += [*learnt, IGNORE]
+        labels += [*answer_ids, IGNORE]
     rows = [
         torch.tensor([row]) for row in (tokens, index, [1] * len(tokens), list(range(len(tokens))), labels)
     ]

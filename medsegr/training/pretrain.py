@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -20,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import medsegr
 from medsegr.errors import MedSegRError, QAFileError
-from medsegr.model.checkpoint import load_checkpoint, save_checkpoint, with_calibration
+from medsegr.model.checkpoint import load_checkpoint, read_meta, resolve, save_checkpoint, with_calibration
 from medsegr.model.losses import LossWeights
 from medsegr.model.medsegr import Batch, MedSegR
 from medsegr.model.presets import PRESETS, ModelConfig
@@ -34,10 +35,15 @@ from medsegr.training.calibrate import calibrate, kept_for_calibration
 from medsegr.training.card import model_card
 from medsegr.training.images import Case, load_cases
 
+PERMISSIVE, NONCOMMERCIAL = "CC BY 4.0", "CC BY-NC-SA 4.0"
+
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """What a training run is given. One of `steps` and `minutes` ends it; the learning rate follows the same clock."""
+    """What a training run is given. One of `steps` and `minutes` ends it; the learning rate follows the same clock.
+
+    `overrides` are fields of `ModelConfig` that differ from the preset's.
+    """
 
     qa: tuple[Path, ...]
     out: Path
@@ -66,13 +72,18 @@ class PretrainOptions:
 
 
 def read_conversations(options: PretrainOptions) -> tuple[list[Conversation], Path]:
-    """Training conversations of all files (one folder) that the licence allows; raises `QAFileError`."""
+    """Training conversations of all files (one folder) that the licence allows and no reviewer rejected; raises `QAFileError`."""
     roots = {path.resolve().parent for path in options.qa}
     if len(roots) != 1:
         raise QAFileError(
             "The MedSeg-QA files of one run must lie in one folder, since image paths are relative to it."
         )
-    found = [c for path in options.qa for c in read_qa(path) if c.split == "train"]
+    found = [
+        c
+        for path in options.qa
+        for c in read_qa(path)
+        if c.split == "train" and c.review.status != "rejected"
+    ]
     if options.licence == "permissive":
         found = [c for c in found if c.licence_class == "permissive"]
     if not found:
@@ -94,8 +105,15 @@ def target_names(conversations: Sequence[Conversation]) -> tuple[str, ...]:
 
 def new_model(options: PretrainOptions, conversations: Sequence[Conversation]) -> MedSegR:
     """Fresh weights of the preset, or those of `init`; `init_vision` lends only its encoder and mask decoder."""
+    if options.init and options.init_vision:
+        raise MedSegRError("Give at most one of --init and --init-vision.")
+    if options.lora_rank and not options.init:
+        raise MedSegRError("--lora-rank needs --init: a LoRA beside untrained weights learns little.")
     if options.init:
         model = load_checkpoint(options.init).model
+        known = (*model.config.targets, *target_names(conversations))
+        model.config = replace(model.config, targets=tuple(dict.fromkeys(known)))
+        model.context.merge_lora()
         if options.lora_rank:
             model.context.add_lora(options.lora_rank, 2 * options.lora_rank)
         return model
@@ -168,16 +186,19 @@ def optimizer_for(model: MedSegR, options: PretrainOptions) -> torch.optim.AdamW
 def train_step(
     model: MedSegR, batch: Batch, optimizer: torch.optim.Optimizer, options: PretrainOptions
 ) -> dict[str, float]:
-    """One optimizer step; returns the losses. A step whose loss is not finite is skipped and reported as such."""
+    """One optimizer step; returns the losses. A step whose loss or gradient is not finite is skipped and reported as such."""
     with torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16, enabled=options.bf16):
         losses = model(batch, options.loss)
     optimizer.zero_grad(set_to_none=True)
     if not bool(torch.isfinite(losses["loss"])):
         return {"skipped": 1.0}
     losses["loss"].backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if not bool(torch.isfinite(norm)):
+        optimizer.zero_grad(set_to_none=True)
+        return {"skipped": 1.0}
     optimizer.step()
-    return {name: float(value.detach()) for name, value in losses.items()}
+    return {"skipped": 0.0, **{name: float(value.detach()) for name, value in losses.items()}}
 
 
 def to_device(batch: Batch, device: str) -> Batch:
@@ -186,7 +207,7 @@ def to_device(batch: Batch, device: str) -> Batch:
 
 
 def run(options: PretrainOptions) -> Path:
-    """Train and write the checkpoint `options.out`; resumes from `options.out.with_suffix('.resume')` when it exists."""
+    """Train and write the checkpoint `options.out`; goes on from `state.pt` in the folder `<out>.resume` when it exists."""
     clock = Clock(options)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -198,13 +219,17 @@ def run(options: PretrainOptions) -> Path:
     cases = load_cases(conversations, root, model.config.image_size)
     kept = [case for case in cases if kept_for_calibration(case, options.calibration_share)]
     cases = [case for case in cases if not kept_for_calibration(case, options.calibration_share)]
+    if not cases:
+        raise MedSegRError(
+            f"All {len(kept)} images belong to patients kept out to fit the confidence; expected a smaller --calibration-share."
+        )
     encoder = question_encoder(model.config)
     if encoder:  # once, in batches of like length; the loop then reads the encoder's cache
         encoder.encode(sorted({turn.question for c in conversations for turn in c.turns}, key=len))
     optimizer = optimizer_for(model, options)
     state_path = options.out.with_name(options.out.name + ".resume") / "state.pt"
-    _resume(state_path, model, optimizer, clock)
-    losses = _loop(options, clock, model, cases, encoder, optimizer, state_path)
+    losses = _resume(state_path, model, optimizer, clock)
+    _loop(options, clock, model, cases, encoder, optimizer, state_path, losses)
     model.eval()
     meta = run_record(options, model, cases, clock, losses)
     save_checkpoint(model, options.out, meta, model_card(meta, conversations))
@@ -229,11 +254,12 @@ def _loop(
     encoder: SentenceEncoder | None,
     optimizer: torch.optim.AdamW,
     state_path: Path,
-) -> dict[str, float]:
+    means: dict[str, float],
+) -> None:
+    """Train until the clock says so; `means` are the running means of the losses, brought up to date in place."""
     sampler = Sampler(cases, options.seed + clock.step)
     generator = torch.Generator().manual_seed(options.seed + clock.step)
     ranges = Augmentation() if options.augment else NONE
-    means: dict[str, float] = {}
     last_save = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with SummaryWriter(str(state_path.parent / "tensorboard")) as writer, Progress(*columns) as bar:
@@ -263,27 +289,33 @@ def _loop(
                     writer.add_scalar(name, value, clock.step)
                 _log(state_path.parent / "log.jsonl", clock, means)
             if time.monotonic() - last_save > 60 * options.save_minutes:
-                _save_state(state_path, model, optimizer, clock)
+                _save_state(state_path, model, optimizer, clock, means)
                 last_save = time.monotonic()
-    _save_state(state_path, model, optimizer, clock)
-    return means
+    _save_state(state_path, model, optimizer, clock, means)
 
 
 def _log(path: Path, clock: Clock, means: dict[str, float]) -> None:
+    """Append one line with the running means to the run's log."""
+    line = {
+        "step": clock.step,
+        "seconds": round(clock.seconds, 1),
+        **{k: round(v, 4) for k, v in means.items()},
+    }
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(
-            json.dumps(
-                {
-                    "step": clock.step,
-                    "seconds": round(clock.seconds, 1),
-                    **{k: round(v, 4) for k, v in means.items()},
-                }
-            )
-            + "\n"
-        )
+        stream.write(json.dumps(line) + "\n")
 
 
-def _save_state(path: Path, model: MedSegR, optimizer: torch.optim.AdamW, clock: Clock) -> None:
+def _fingerprint(model: MedSegR) -> str:
+    """Changes with anything that a saved state cannot be carried over: shapes of the weights, ids of the tokens."""
+    shapes = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    vocabulary = sorted(model.context.tokenizer.get_vocab().items())
+    return hashlib.sha256(repr((shapes, vocabulary)).encode()).hexdigest()
+
+
+def _save_state(
+    path: Path, model: MedSegR, optimizer: torch.optim.AdamW, clock: Clock, means: dict[str, float]
+) -> None:
+    """Write everything that a run needs to go on; the file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_suffix(".tmp")
     torch.save(
@@ -292,29 +324,45 @@ def _save_state(path: Path, model: MedSegR, optimizer: torch.optim.AdamW, clock:
             "optimizer": optimizer.state_dict(),
             "step": clock.step,
             "seconds": clock.seconds,
+            "losses": means,
+            "fingerprint": _fingerprint(model),
         },
         work,
     )
     work.replace(path)
 
 
-def _resume(path: Path, model: MedSegR, optimizer: torch.optim.AdamW, clock: Clock) -> None:
-    if path.is_file():
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        clock.step, clock.seconds = int(state["step"]), float(state["seconds"])
+def _resume(path: Path, model: MedSegR, optimizer: torch.optim.AdamW, clock: Clock) -> dict[str, float]:
+    """Take over a saved state, if there is one; returns the running means of its losses. Raises `MedSegRError`."""
+    if not path.is_file():
+        return {}
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if state.get("fingerprint", _fingerprint(model)) != _fingerprint(model):
+        raise MedSegRError(
+            f"{path.parent} holds a run with another model or other answers; remove it, or choose another --out."
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    clock.step, clock.seconds = int(state["step"]), float(state["seconds"])
+    return {name: float(value) for name, value in state.get("losses", {}).items()}
+
+
+def weights_licence(options: PretrainOptions, cases: Sequence[Case]) -> str:
+    """The licence that the images allow, and the weights that the run began with."""
+    sources = [path for path in (options.init, options.init_vision) if path]
+    free = {c.licence_class for case in cases for c in case.conversations} == {"permissive"}
+    inherited = all(read_meta(resolve(path))["licence"] == PERMISSIVE for path in sources)
+    return PERMISSIVE if free and inherited else NONCOMMERCIAL
 
 
 def run_record(
     options: PretrainOptions, model: MedSegR, cases: Sequence[Case], clock: Clock, losses: dict[str, float]
 ) -> dict[str, Any]:
     """What is written to `meta.json`: enough to repeat the run and to know what the weights may be used for."""
-    classes = {c.licence_class for case in cases for c in case.conversations}
     return {
         "name": options.preset,
         "version": f"{options.preset}-{medsegr.__version__}-{clock.step}",
-        "licence": "CC BY 4.0" if classes == {"permissive"} else "CC BY-NC-SA 4.0",
+        "licence": weights_licence(options, cases),
         "use": "research use only, not a diagnosis",
         "data": {
             "qa": {path.name: file_sha256(path) for path in options.qa},
@@ -322,6 +370,11 @@ def run_record(
             "licences": options.licence,
         },
         "training": {
+            "began_with": {
+                name: read_meta(resolve(path))["version"]
+                for name, path in (("init", options.init), ("init_vision", options.init_vision))
+                if path
+            },
             "steps": clock.step,
             "images": clock.step * options.sampling.images,
             "minutes": round(clock.seconds / 60, 1),

@@ -5,6 +5,8 @@ from async code.
 from __future__ import annotations
 
 import asyncio
+import logging
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -20,6 +22,7 @@ from medsegr.web.errors import Refusal, status_of
 from medsegr.web.requests import MAX_BODY, AskOptions
 from medsegr.web.service import ImageFile, Outcome, Service, Update
 
+logger = logging.getLogger(__name__)
 KEEP_ALIVE_S = 15.0
 
 
@@ -29,7 +32,10 @@ def error_reply(error: MedSegRError) -> JSONResponse:
 
 
 class SentenceRoute(APIRoute):
-    """A route whose refusals are one sentence each, whichever application it is mounted in."""
+    """A route whose refusals are one sentence each, whichever application it is mounted in.
+
+    Of a defect, or a disk that is full, the log gets the place and not the message, which may hold question text.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
@@ -48,6 +54,10 @@ class SentenceRoute(APIRoute):
                 return JSONResponse(
                     {"detail": str(error.detail)}, status_code=error.status_code, headers=error.headers
                 )
+            except Exception as error:  # noqa: BLE001  # whatever it is, the client gets a sentence
+                kind, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+                logger.error("A request failed with %s\n%s", kind, frames)
+                return error_reply(Refusal(500, f"The server failed ({kind}); its log says where."))
 
         return handle
 

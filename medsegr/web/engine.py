@@ -191,13 +191,12 @@ class Engine:
         masks: list[bytes] = []
         try:
             fields, masks = answer(predictor, self._images, job, self._say, lambda: job.id in self._cancelled)
-            message = {"event": "done", "masks": len(masks), **fields}
+            frame = encode({"event": "done", "masks": len(masks), **fields})
         except Exception as error:  # noqa: BLE001  # the process must live on for the next question
-            message, masks = _failure(error, "it was answering"), []
+            frame, masks = encode(_failure(error, "it was answering")), []
         self._cancelled.discard(job.id)
-        self._say(message)
-        for mask in masks:
-            self._connection.send_bytes(mask)
+        for part in (frame, *masks):
+            self._connection.send_bytes(part)
 
     def _say(self, message: dict[str, Any]) -> None:
         self._connection.send_bytes(encode(message))

@@ -1,5 +1,5 @@
 """Keep question text out of every log: stock endpoints write whole requests, so lines that look like one are
-cut.
+cut, and so are the query strings of access logs (a client may put its question or a patient's name there).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 SUSPECT = re.compile(
     r"""\\?["'](?:question|history|answer|params|turns)\\?["']\s*:|Save Label params:|Label Info:"""
 )
+ACCESS_LOG, PATH_ARGUMENT = "uvicorn.access", 2
 CUT = "(a request or reply was here; its text is not logged)"
 
 
@@ -18,15 +19,31 @@ class QuestionFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Cut the message if need be; the record itself always stays."""
+        arguments = record.args
+        if record.name == ACCESS_LOG and isinstance(arguments, tuple) and len(arguments) > PATH_ARGUMENT:
+            bare = str(arguments[PATH_ARGUMENT]).partition("?")[0]
+            record.args = (*arguments[:PATH_ARGUMENT], bare, *arguments[PATH_ARGUMENT + 1 :])
         try:
             message = record.getMessage()
         except (TypeError, ValueError):
             message = str(record.msg)
         if SUSPECT.search(message):
             record.msg, record.args = CUT, ()
-        if isinstance(record.exc_info, tuple) and SUSPECT.search(str(record.exc_info[1])):
+        if isinstance(record.exc_info, tuple) and any(SUSPECT.search(m) for m in _chain(record.exc_info[1])):
             record.exc_info, record.exc_text = None, None
         return True
+
+
+def _chain(error: BaseException | None) -> list[str]:
+    """The messages of an exception and of those behind it, which a traceback prints as well."""
+    seen: dict[int, str] = {}
+    pending = [error]
+    while pending:
+        current = pending.pop()
+        if current is not None and id(current) not in seen:
+            seen[id(current)] = str(current)
+            pending += [current.__cause__, current.__context__]
+    return list(seen.values())
 
 
 def protect_logs() -> None:

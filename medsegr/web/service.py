@@ -7,7 +7,9 @@ other threads.
 
 from __future__ import annotations
 
+import logging
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +29,12 @@ from medsegr.web.masks import Geometry, extension_for, fixed_values, flatten, la
 from medsegr.web.process import WorkerState
 from medsegr.web.requests import AskOptions
 from medsegr.web.worker import ModelWorker
+
+logger = logging.getLogger(__name__)
+NAMELESS = (
+    "What was outlined has a name that is not among this server's labels, so a map with their fixed ids cannot "
+    "show it; ask in other words, or by `POST /medsegr/ask`."
+)
 
 
 @dataclass(frozen=True)
@@ -107,12 +115,21 @@ class Service:
             max_new_tokens=options.max_new_tokens,
             one_slice=one_slice,
         )
+        queued = threading.Event()
+
+        def hear(event: Event) -> None:
+            queued.wait(1.0)  # an idle model may begin before `submit` returns, but "queued" is told first
+            self._hear(turn_id, event, listener)
+
         try:
-            ahead = self.worker.submit(job, lambda event: self._hear(turn_id, event, listener))
+            ahead = self.worker.submit(job, hear)
         except MedSegRError as error:
             self.store.close(turn_id, TurnStatus.FAILED, str(error))
             raise
-        listener(Update(EventKind.QUEUED, {"turn_id": turn_id, "place": ahead}))
+        try:
+            listener(Update(EventKind.QUEUED, {"turn_id": turn_id, "place": ahead}))
+        finally:
+            queued.set()
         return turn_id
 
     def ask(
@@ -149,12 +166,19 @@ class Service:
         self, outcome: Outcome, image: ImageFile, folder: Path, asked: str | None, *, fixed: bool
     ) -> Path:
         """Write the label map that stock clients read: fixed ids for those that never see the reply, else
-        1..N.
+        1..N. Raises `Refusal` 422 when nothing that was found has a fixed id: an empty map would say "not present".
         """
         labels = [finding["label"] for finding in outcome.params["findings"]]
         values: list[int | None] = list(
             fixed_values(labels, self.targets) if fixed else range(1, len(labels) + 1)
         )
+        if None in values:
+            left_out = values.count(None)
+            logger.warning(
+                "%d of %d findings have no fixed id and are not in the map.", left_out, len(values)
+            )
+            if left_out == len(values):
+                raise Refusal(422, NAMELESS)
         extension = extension_for(asked, image.path, outcome.geometry)
         path = folder / f"{outcome.turn_id}{extension}"
         write(path, outcome.label_map(values), outcome.geometry, image.path)
@@ -193,7 +217,8 @@ class Service:
             outcome = self._finish(turn_id, event)
         except MedSegRError as error:
             status = TurnStatus.CANCELLED if isinstance(error, Cancelled) else TurnStatus.FAILED
-            self.store.close(turn_id, status, str(error))
+            with suppress(SQLAlchemyError):  # the client must hear of it even if it cannot be stored
+                self.store.close(turn_id, status, str(error))
             listener(Update(EventKind.ERROR, {"turn_id": turn_id}, error=error))
             return
         except Exception as error:  # noqa: BLE001  # a full disk, for one: the client must hear of it

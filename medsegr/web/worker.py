@@ -216,8 +216,8 @@ class ModelWorker:
         try:
             if self._connection:
                 return decode(self._connection.recv_bytes())
-        except (EOFError, OSError):
-            pass  # it died before it could say why
+        except (EOFError, OSError, ValueError):
+            pass  # it died before it could say why, or its line carries nonsense
         return {"event": "failed", "kind": "died", "sentence": DIED_AT_START}
 
     def _answer(self, ticket: _Ticket) -> Event:
@@ -240,7 +240,7 @@ class ModelWorker:
                 if kind is EventKind.ERROR:
                     return Event(kind, message)
                 _tell(ticket, Event(kind, message))
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError, KeyError, TypeError):  # silence, or nonsense: replace it
             with self._lock:
                 self._state = WorkerState.STOPPED
             if ticket.cancelled_at:

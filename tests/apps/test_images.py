@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -81,3 +83,26 @@ def test_a_session_is_found_by_its_id(images: ModuleType, tmp_path: Path) -> Non
     assert found.find("", name).path.name == "a.png" and found.find("", name).id == f"session-{name}"
     for other in ("0" * 36, "../" * 12, ".." + "-" * 34):
         assert refused(found.find, "", other) == 404
+
+
+class SlowPacs(Pacs):
+    """Writes its series file by file, and only if there is nothing yet, as MONAI Label does."""
+
+    def get_image_uri(self, image_id: str) -> str:
+        series = self.folder / image_id
+        if not series.exists():
+            series.mkdir()
+            for n in range(5):
+                (series / f"{n}.dcm").write_bytes(b"x")
+                time.sleep(0.05)
+        return str(series)
+
+
+def test_a_second_user_waits_until_a_series_is_complete(images: ModuleType, tmp_path: Path) -> None:
+    found = images.Images(SlowPacs(tmp_path), None)
+
+    def count(_: int) -> int:
+        return len(list(found.find(UID).path.iterdir()))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(count, range(3))) == [5, 5, 5]

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from questions import QUESTIONS, Answer, Question
 from rich.console import Console
-from run import measured, note, report, weakness
+from run import clear, measured, note, report, weakness
 from server import Server, ServerError
 from sheet import GAP, SIDE, TEXT, contact_sheet
 from studies import Studies, prepare
 
+from medsegr.errors import MedSegRError
 from medsegr.imaging import Picture, Volume, read_image
 
 
@@ -108,3 +109,14 @@ def test_a_server_that_ends_at_once_is_one_sentence(tmp_path: Path, monkeypatch:
     with pytest.raises(ServerError, match="exit code 3: No weights here"), server:
         pass
     assert "No weights here." in server.tail()
+
+
+def test_somebody_elses_folder_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    with pytest.raises(MedSegRError, match="--out"):
+        clear(tmp_path)
+    assert (tmp_path / "studies").is_dir()
+    clear(tmp_path / "new")
+    (tmp_path / "new" / "state").mkdir()
+    clear(tmp_path / "new")
+    assert not (tmp_path / "new" / "state").exists()

@@ -30,11 +30,14 @@ def test_round_trip_keeps_weights_and_answers(tiny: MedSegR, saved: Path) -> Non
 
 
 def test_half_precision_is_read_back_as_float32(tiny: MedSegR, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
     save_checkpoint(tiny, tmp_path / "half", META, "# card")
     model = load_checkpoint(tmp_path / "half").model
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     torch.testing.assert_close(model.encoder.merge.weight, tiny.encoder.merge.weight, atol=1e-3, rtol=1e-3)
-    assert next(tiny.parameters()).dtype == torch.float32, "saving must not change the model"
+    assert all(torch.equal(before[name], now) for name, now in tiny.state_dict().items()), (
+        "saving changes nothing"
+    )
 
 
 def test_lora_round_trip(tiny: MedSegR, tmp_path: Path) -> None:
@@ -73,6 +76,7 @@ def _set(path: Path, key: str, value: object) -> None:
         ("grounding.safetensors", lambda p: p.unlink(), "incomplete"),
         ("grounding.safetensors", _truncate, "truncated"),
         ("context/model.safetensors", lambda p: p.write_bytes(b"PK\x03\x04pickle"), "not a safetensors"),
+        ("context/tokenizer.json", _truncate, "tokenizer of the checkpoint cannot be read"),
         ("config.json", lambda p: p.write_text("{"), "not valid JSON"),
         ("config.json", lambda p: p.write_text("[]"), "JSON object"),
         ("config.json", lambda p: _set(p, "format", 99), "format 99"),
@@ -95,6 +99,51 @@ def test_weights_of_another_shape_are_refused(saved: Path, tiny: MedSegR) -> Non
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="do not fit"):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("context_dim", 64), ("context_dim", "wide"), ("context_heads", 0)]
+)
+def test_a_config_that_does_not_fit_is_one_sentence(saved: Path, key: str, value: object) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"][key] = value
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="config.json") as caught:
+        load_checkpoint(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "says"),
+    [
+        ("adapter_model.safetensors", lambda p: p.unlink(), "truncated"),
+        ("adapter_model.safetensors", _truncate, "truncated"),
+        ("adapter_config.json", lambda p: p.write_text("{"), "not valid JSON"),
+    ],
+)
+def test_a_damaged_lora_is_named(tiny: MedSegR, tmp_path: Path, name: str, damage, says: str) -> None:  # type: ignore[no-untyped-def]
+    tiny.context.add_lora(rank=2, alpha=4)
+    save_checkpoint(tiny, tmp_path / "lora", META, "# card")
+    damage(tmp_path / "lora" / "context" / "adapter" / name)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_checkpoint(tmp_path / "lora")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_save_that_dies_between_its_renames_loses_nothing(
+    saved: Path, tiny: MedSegR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", die)
+        save_checkpoint(tiny, saved, {**META, "version": "tiny-2"}, "# card")
+    assert load_checkpoint(saved).version == "tiny-1"
+    assert [p.name for p in saved.parent.iterdir()] == ["ck"]
+    saved.rename(saved.with_name(".ck-old"))  # what a power cut leaves
+    save_checkpoint(tiny, saved, {**META, "version": "tiny-3"}, "# card")
+    assert load_checkpoint(saved).version == "tiny-3" and [p.name for p in saved.parent.iterdir()] == ["ck"]
 
 
 def test_no_directory() -> None:

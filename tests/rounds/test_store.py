@@ -115,3 +115,14 @@ def test_a_state_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be created"):
         TurnStore(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a zip"])
+def test_masks_that_are_lost_or_damaged_are_one_sentence(tmp_path: Path, content: bytes | None) -> None:
+    store = TurnStore(tmp_path)
+    turn_id = store.add(NewTurn("a", "?"))
+    finish(store, turn_id, [np.ones((3, 5), bool)])
+    path = next((tmp_path / "masks").rglob("*.npz"))
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(StoreError, match="lost or damaged"):
+        store.mask(turn_id, 1)

@@ -135,3 +135,22 @@ def test_a_load_that_fails_is_reported(
     assert heard(line[1]) == [
         {"event": "failed", "kind": "CheckpointError", "sentence": "The checkpoint is broken on purpose."}
     ]
+
+
+class Boundless(FakePredictor):
+    """Its reply cannot be written as JSON."""
+
+    def ask(self, question: str, history: Any = (), **options: Any) -> Any:
+        reply = super().ask(question)
+        reply.latencies_ms["total_ms"] = float("nan")
+        return reply
+
+
+def test_a_reply_that_cannot_be_sent_is_an_error_and_not_the_end(
+    line: tuple[Connection, Connection], studies: Path
+) -> None:
+    engine = Engine(line[0])
+    engine._answer(Boundless(), Job("j", str(studies / "pic.png"), "liver"))
+    engine._answer(FakePredictor(), Job("k", str(studies / "pic.png"), "liver"))
+    ends = [m for m in heard(line[1]) if m["event"] in ("done", "error")]
+    assert [m["event"] for m in ends] == ["error", "done"] and ends[0]["kind"] == "internal"

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from medsegr.web.logs import protect_logs
+from medsegr.web.logs import QuestionFilter, protect_logs
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,25 @@ def test_lines_that_hold_questions_are_cut(message: str) -> None:
     finally:
         logger.removeHandler(handler)
     assert "SECRET" not in stream.getvalue() and "Model v1 is ready" in stream.getvalue()
+
+
+def test_an_exception_behind_an_exception_is_cut_too() -> None:
+    try:
+        try:
+            raise KeyError("{'question': 'SECRET'}")
+        except KeyError as error:
+            raise ValueError("harmless") from error
+    except ValueError as error:
+        info = (type(error), error, error.__traceback__)
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "It failed", (), info)
+    assert QuestionFilter().filter(record)
+    assert "SECRET" not in logging.Formatter().format(record)
+
+
+def test_access_logs_have_no_query_strings() -> None:
+    """Where a client may have put a question, or an image that is named after a patient."""
+    arguments = ("127.0.0.1:5", "POST", "/infer/medsegr?image=DOE^JANE&question=SECRET", "1.1", 200)
+    line = '%s - "%s %s HTTP/%s" %d'
+    record = logging.LogRecord("uvicorn.access", logging.INFO, "f", 1, line, arguments, None)
+    assert QuestionFilter().filter(record)
+    assert record.getMessage() == '127.0.0.1:5 - "POST /infer/medsegr HTTP/1.1" 200'

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from medsegr.rounds.store import TurnStore
+from medsegr.rounds.store import NewTurn, TurnStore
 from medsegr.web.errors import Refusal
 from medsegr.web.infer import infer_router
 from medsegr.web.routes import ask_router
@@ -267,3 +267,19 @@ def test_bad_requests_to_infer_are_one_sentence(
     assert reply.status_code == status
     assert set(reply.json()) == {"detail"} and reply.json()["detail"].endswith(".")
     assert infer(client, "medsegr?image=pic&output=json", {"question": "liver"}).status_code == 200
+
+
+def test_a_defect_is_a_sentence_and_its_message_reaches_no_log(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(new: NewTurn) -> str:
+        raise OSError(f"no room for {new.question}")
+
+    monkeypatch.setattr(service.store, "add", full)
+    for reply in (
+        client.post("/medsegr/ask", json={"image": "pic", "question": "Xylophone"}),
+        infer(client, "medsegr?image=pic", {"question": "Xylophone"}),
+    ):
+        assert reply.status_code == 500 and reply.json()["detail"].endswith(".")
+        assert "OSError" in reply.json()["detail"] and "Xylophone" not in reply.text
+    assert "test_routes.py" in caplog.text and "Xylophone" not in caplog.text

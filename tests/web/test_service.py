@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from sqlalchemy.exc import OperationalError
 
 from medsegr.errors import ImageError, QuestionError
 from medsegr.rounds.store import TurnStatus
 from medsegr.web.errors import Refusal, revive, status_of
+from medsegr.web.jobs import Event, EventKind, Job
 from medsegr.web.requests import AskOptions
-from medsegr.web.service import ImageFile, Service
+from medsegr.web.service import ImageFile, Service, Update
 
 
 @pytest.fixture
@@ -72,3 +77,49 @@ def test_errors_keep_their_kind_across_processes() -> None:
         assert status_of(revive(kind, "A sentence.")) == status
     assert isinstance(revive("ImageError", "A sentence."), ImageError)
     assert status_of(revive("annotations", "Not an error class.")) == 500
+
+
+def test_queued_is_told_before_started_even_if_the_model_is_quicker(
+    service: Service, picture: ImageFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_once(_job: Job, listener: Callable[[Event], None]) -> int:
+        thread = threading.Thread(target=listener, args=(Event(EventKind.STARTED),))
+        thread.start()
+        thread.join(0.1)
+        return 0
+
+    monkeypatch.setattr(service.worker, "submit", at_once)
+    heard: queue.SimpleQueue[Update] = queue.SimpleQueue()
+    service.submit(AskOptions(question="liver"), picture, heard.put)
+    assert [heard.get(timeout=5).kind for _ in range(2)] == [EventKind.QUEUED, EventKind.STARTED]
+
+
+def test_a_failure_that_cannot_be_stored_is_told_all_the_same(
+    service: Service, picture: ImageFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_args: object) -> None:
+        raise OperationalError("update", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(service.store, "close", locked)
+    heard: queue.SimpleQueue[Update] = queue.SimpleQueue()
+    service.submit(AskOptions(question="refuse"), picture, heard.put)
+    while not (update := heard.get(timeout=20)).last:
+        pass
+    assert isinstance(update.error, QuestionError)
+
+
+def test_a_map_with_fixed_ids_never_claims_that_nothing_was_found(
+    service: Service, picture: ImageFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = service.ask(AskOptions(question="spleen and liver"), picture)
+    service.targets = ("gallbladder", "liver")
+    path = service.write_map(outcome, picture, tmp_path, ".nrrd", fixed=True)
+    assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))) == {0, 2}
+    assert "1 of 2 findings" in caplog.text and "spleen" not in caplog.text
+    service.targets = ("gallbladder",)
+    with pytest.raises(Refusal, match="not among this server's labels") as caught:
+        service.write_map(outcome, picture, tmp_path, ".nrrd", fixed=True)
+    assert caught.value.status == 422
+    service.write_map(outcome, picture, tmp_path, ".nrrd", fixed=False)
+    empty = service.ask(AskOptions(question="nothing"), picture)
+    service.write_map(empty, picture, tmp_path, ".nrrd", fixed=True)

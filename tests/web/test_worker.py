@@ -34,7 +34,7 @@ class Heard:
         self._news: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.place = worker.submit(Job(id=job_id, image=str(path), question=question, **more), self._news.put)
 
-    def until(self, *kinds: EventKind, timeout: float = 20) -> Event:
+    def until(self, *kinds: EventKind, timeout: float = 60) -> Event:
         while True:
             event = self._news.get(timeout=timeout)
             self.events.append(event)
@@ -228,3 +228,14 @@ def test_a_killed_server_leaves_no_orphan(tmp_path: Path) -> None:
     while time.monotonic() < end and Path(f"/proc/{child}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_line_that_carries_nonsense_fails_one_question_and_not_the_queue(
+    make_worker: Make, studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker()
+    Heard(worker, "a", studies / "pic.png", "liver").end()
+    with monkeypatch.context() as patched:
+        patched.setattr("medsegr.web.worker.decode", lambda frame: json.loads(b"\xff"))
+        assert Heard(worker, "b", studies / "pic.png", "liver").end().data["kind"] == "died"
+    assert Heard(worker, "c", studies / "pic.png", "liver").end().kind is EventKind.DONE

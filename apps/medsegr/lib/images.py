@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from pathlib import Path
 
 from monailabel.datastore.dicom import DICOMWebDatastore
@@ -28,6 +29,7 @@ class Images:
 
     def __init__(self, datastore: Datastore, sessions: Sessions | None) -> None:
         self.datastore, self.sessions = datastore, sessions
+        self._fetching = tuple(threading.Lock() for _ in range(16))
 
     def find(self, image_id: str, session_id: str = "") -> ImageFile:
         """The image of a session if one is named, else of the datastore; raises `Refusal` 400 or 404."""
@@ -58,7 +60,8 @@ class Images:
             )
         folder = Path(datastore._datastore.image_path()).resolve() / uid
         try:
-            datastore.get_image_uri(uid)
+            with self._fetching[hash(uid) % len(self._fetching)]:  # a second user must not read half a series
+                datastore.get_image_uri(uid)
         except Exception as error:  # noqa: BLE001  # many kinds; files may be there all the same
             logger.warning("The datastore could not prepare a series (%s).", type(error).__name__)
         if folder.is_dir() and any(folder.glob("*.dcm")):

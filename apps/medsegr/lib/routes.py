@@ -28,7 +28,10 @@ def install(
     guards = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
     def save_label(image_id: str, path: Path, tag: str, info: dict[str, Any]) -> None:
-        datastore.save_label(image_id, str(path), tag, info)
+        try:
+            datastore.save_label(image_id, str(path), tag, info)
+        except MONAILabelException as error:
+            raise Refusal(400, str(getattr(error, "msg", "The label cannot be saved."))) from error
 
     before = len(application.router.routes)
     for router in (

@@ -1,0 +1,537 @@
+"""The public API on a tiny model: grids, history, clicks and boxes, the cache, cancelling, volumes.
+
+`predictor` has random weights throughout. In `scripted` the encoder passes grey levels on, the decoder outlines what is bright,
+and the answer is given, so that every mask can be known beforehand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import medsegr.predictor as predictor_module
+from medsegr.errors import Cancelled, CheckpointError, ImageError, QuestionError
+from medsegr.imaging import Picture, Volume
+from medsegr.model.checkpoint import Checkpoint, save_checkpoint
+from medsegr.model.context import Generated
+from medsegr.model.encoder import ImageFeatures
+from medsegr.model.grounding import Masks
+from medsegr.model.medsegr import MedSegR
+from medsegr.predictor import Predictor, Reply
+
+LIVER = "The <p>liver</p> [SEG] makes bile."
+PLAIN = "The liver makes bile."
+META = {"version": "tiny-1", "licence": "CC0"}
+
+
+class Script:
+    """Stands in for the weights: what is answered, and what was asked of encoder, language model and decoder."""
+
+    def __init__(self, model: MedSegR, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.width = model.config.context_dim
+        self.answer: str | Callable[[float], str] = LIVER
+        self.quality = 0.0
+        self.present: Callable[[float], bool] = lambda level: True
+        self.encoded: list[tuple[int, ...]] = []
+        self.turns: list[list[tuple[str, str]]] = []
+        self.questions: list[str] = []
+        self.options: list[dict[str, Any]] = []
+        self.clicks: list[tuple[Any, Any]] = []
+        monkeypatch.setattr(model, "encode_image", self.encode)
+        monkeypatch.setattr(model, "decode_masks", self.decode)
+        monkeypatch.setattr(model.context, "prefix", lambda tokens: _FakePrefix(float(tokens.mean())))
+        monkeypatch.setattr(model.context, "generate", self.generate)
+
+    def encode(self, rgb: torch.Tensor) -> ImageFeatures:
+        self.encoded.append(tuple(rgb.shape))
+        grey = rgb[..., 0].float()[:, None] / 255
+        half = torch.nn.functional.avg_pool2d(grey, 2)
+        return ImageFeatures(grey, (half,), grey.mean().expand(1, 4, self.width))
+
+    def generate(
+        self, prefix: Any, turns: Sequence[tuple[str, str]], question: str, encoder: Any, **options: Any
+    ) -> Generated | None:
+        self.turns.append(list(turns))
+        self.questions.append(question)
+        self.options.append(options)
+        text = self.answer if isinstance(self.answer, str) else self.answer(prefix.level)
+        said = ""
+        for token in re.findall(r"</?p>|\[SEG\]|\s?\w+|.", text):
+            said += token
+            if options["should_stop"] and options["should_stop"]():
+                return None
+            if options["on_token"]:
+                options["on_token"](said)
+        return Generated(text, torch.zeros(text.count("[SEG]"), self.width), 0.9)
+
+    def decode(self, features: ImageFeatures, states: torch.Tensor, points: Any, labels: Any) -> Masks:
+        self.clicks.append((points, labels))
+        n, level = len(states), float(features.embedding.mean())
+        logits = (features.skips[0][:, 0] - 0.5).expand(n, -1, -1)
+        presence = torch.full((n,), 1.0 if self.present(level) else -1.0)
+        return Masks(logits, torch.full((n,), self.quality), presence)
+
+
+class _FakePrefix:
+    n_bytes = 0
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+
+@pytest.fixture
+def predictor(tiny: MedSegR) -> Predictor:
+    return Predictor(Checkpoint(tiny, META, Path()), None)
+
+
+@pytest.fixture
+def script(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Script:
+    return Script(predictor.model, monkeypatch)
+
+
+def _picture(rows: int = 96, columns: int = 160) -> tuple[np.ndarray, np.ndarray]:
+    """A dark picture with a bright rectangle off the middle, and where it is."""
+    bright = np.zeros((rows, columns), bool)
+    bright[rows // 8 : rows // 2, columns // 2 : columns * 7 // 8] = True
+    return np.where(bright, 230, 20).astype(np.uint8), bright
+
+
+def _agree(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+# --- set_image and ask -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(96, 160), (150, 70)])
+def test_masks_lie_on_the_inputs_own_grid(
+    predictor: Predictor, script: Script, rows: int, columns: int
+) -> None:
+    pixels, bright = _picture(rows, columns)
+    predictor.set_image(pixels, modality="CT")
+    reply = predictor.ask("Where is the liver?")
+    assert isinstance(reply, Reply) and reply.text == PLAIN
+    (finding,) = reply.findings
+    assert (finding.label, finding.phrase, finding.confidence) == ("liver", "liver", 0.5)
+    assert finding.mask.shape == (rows, columns) and finding.mask.dtype == np.bool_
+    assert _agree(finding.mask, bright) > 0.95
+    assert set(reply.latencies_ms) == {"text_ms", "masks_ms", "total_ms"}
+
+
+def test_a_path_an_array_and_a_picture_are_the_same_image(
+    predictor: Predictor, script: Script, tmp_path: Path
+) -> None:
+    pixels, _ = _picture()
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    given: list[Any] = [
+        tmp_path / "a.png", str(tmp_path / "a.png"), pixels, np.stack([pixels] * 3, axis=2), Picture(pixels, "CT", None),
+    ]  # fmt: skip
+    masks = []
+    for image in given:
+        predictor.set_image(image, "CT")
+        masks.append(predictor.ask("?").findings[0].mask)
+    assert all(np.array_equal(masks[0], mask) for mask in masks)
+    assert script.encoded == [(1, 64, 64, 3), (1, 64, 64, 3), (1, 96, 96, 3)], "once at each scale"
+
+
+def test_random_weights_answer_an_explicit_and_an_empty_question(predictor: Predictor) -> None:
+    predictor.set_image(_picture()[0])
+    for question in ("Where is the liver?", "", "   "):
+        reply = predictor.ask(question, max_new_tokens=6)
+        assert isinstance(reply.text, str) and "[SEG]" not in reply.text
+        assert all(f.mask.shape == (96, 160) and 0 <= f.confidence <= 1 for f in reply.findings)
+
+
+def test_random_weights_decode_on_the_native_grid(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Generated(LIVER, torch.randn(1, predictor.config.context_dim), 0.5)
+    monkeypatch.setattr(predictor.model.context, "generate", lambda *_, **__: given)
+    predictor.set_image(_picture(50, 90)[0])
+    for points in (None, [[10, 20, 1], [30, 80, 0]]):
+        assert all(f.mask.shape == (50, 90) for f in predictor.ask("?", points=points).findings)
+
+
+def test_ask_before_set_image(predictor: Predictor) -> None:
+    with pytest.raises(QuestionError, match="set_image"):
+        predictor.ask("Where is the liver?")
+
+
+def test_a_volume_is_not_a_picture(predictor: Predictor, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 4), np.float32), np.eye(4)), tmp_path / "v.nii.gz")
+    with pytest.raises(ImageError, match="4 slices: use ask_volume"):
+        predictor.set_image(tmp_path / "v.nii.gz")
+
+
+def test_an_answer_without_targets_has_no_findings(predictor: Predictor, script: Script) -> None:
+    script.answer = "No spleen is visible in this abdominal CT."
+    predictor.set_image(_picture()[0])
+    reply = predictor.ask("Show the spleen.")
+    assert reply.findings == () and reply.text == script.answer
+
+
+def test_a_named_structure_without_outline_is_owned_up_to(predictor: Predictor, script: Script) -> None:
+    script.answer = "Visible here: <p>liver</p> [SEG] and [SEG]."
+    predictor.set_image(np.full((40, 40), 10, np.uint8))
+    reply = predictor.ask("")
+    assert reply.findings == ()
+    assert reply.text == "Visible here: liver and. (No outline could be drawn for: liver, finding.)"
+
+
+def test_text_is_streamed_in_pieces_that_make_up_the_answer(predictor: Predictor, script: Script) -> None:
+    predictor.set_image(_picture()[0])
+    pieces: list[str] = []
+    reply = predictor.ask("?", on_text=pieces.append)
+    assert len(pieces) == 5 and "".join(pieces) == PLAIN == reply.text
+
+
+def test_half_a_character_does_not_stop_the_stream(
+    predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate(*_: Any, on_token: Callable[[str], None], **__: Any) -> Generated:
+        for text in ("3 mm", "3 mm\N{REPLACEMENT CHARACTER}", "3 mm²", "3 mm² wide"):
+            on_token(text)
+        return Generated("3 mm² wide", torch.zeros(0, 48), 1.0)
+
+    monkeypatch.setattr(predictor.model.context, "generate", generate)
+    predictor.set_image(_picture()[0])
+    pieces: list[str] = []
+    predictor.ask("?", on_text=pieces.append)
+    assert "".join(pieces) == "3 mm² wide"
+
+
+# --- history -----------------------------------------------------------------------------------------------------------
+
+
+def test_history_is_passed_on_and_own_answers_get_their_markup_back(
+    predictor: Predictor, script: Script
+) -> None:
+    predictor.set_image(_picture()[0])
+    reply = predictor.ask("Where is the liver?")
+    predictor.ask("And?", [("Where is the liver?", reply.text), ("Sure?", "Written by somebody else.")])
+    assert script.turns == [
+        [], [("Where is the liver?", LIVER), ("Sure?", "Written by somebody else.")],
+    ]  # fmt: skip
+    assert script.questions == ["Where is the liver?", "And?"]
+
+
+def test_only_the_last_turns_are_read(predictor: Predictor, script: Script) -> None:
+    predictor.set_image(_picture()[0])
+    predictor.ask("?", [(f"q{n}", "a") for n in range(20)])
+    assert [q for q, _ in script.turns[0]] == [f"q{n}" for n in range(12, 20)]
+
+
+def test_what_is_remembered_of_answers_is_bounded(
+    predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor_module, "MAX_MARKED", 2)
+    predictor.set_image(_picture()[0])
+    for name in ("liver", "spleen", "heart"):
+        script.answer = f"The <p>{name}</p> [SEG]."
+        predictor.ask("?")
+    predictor.ask("?", [("?", "The liver."), ("?", "The heart.")])
+    assert script.turns[-1] == [("?", "The liver."), ("?", "The <p>heart</p> [SEG].")]
+
+
+def test_too_much_text_is_refused(predictor: Predictor) -> None:
+    predictor.set_image(_picture()[0])
+    with pytest.raises(QuestionError, match="100000 characters; at most 2000"):
+        predictor.ask("x" * 100_000)
+    with pytest.raises(QuestionError, match="history is too long"):
+        predictor.ask("?", [("q", "a" * 8001)])
+    with pytest.raises(QuestionError, match="max_new_tokens is 0"):
+        predictor.ask("?", max_new_tokens=0)
+
+
+# --- clicks and boxes --------------------------------------------------------------------------------------------------
+
+
+def test_clicks_reach_the_decoder_in_the_models_square(predictor: Predictor, script: Script) -> None:
+    predictor.set_image(_picture(96, 160)[0])
+    predictor.ask("?", points=[[48, 40, 1], [0, 80, 0]])
+    points, labels = script.clicks[0]
+    assert points.tolist() == [[16.0, 32.0], [32.0, 0.0]], "(x, y) of a 64 x 64 square"
+    assert labels.tolist() == [1.0, 0.0]
+    predictor.ask("?", points=[])
+    assert script.clicks[-1] == (None, None)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        *([[1, 2]], [1, 2, 1], [[1, 2, 5]], [[1, 2, 1], [3, 4]], [["a", 2, 1]]),
+        *([[-1, 2, 1]], [[96, 2, 1]], [[1, 160, 1]], [[float("nan"), 2, 1]]),
+    ],
+)
+def test_bad_points_are_refused_before_anything_is_computed(
+    predictor: Predictor, script: Script, points: Any
+) -> None:
+    predictor.set_image(_picture(96, 160)[0])
+    with pytest.raises(QuestionError, match="points must"):
+        predictor.ask("?", points=points)
+    assert not script.questions
+
+
+def test_a_box_limits_the_masks(predictor: Predictor, script: Script) -> None:
+    pixels, bright = _picture(96, 160)
+    predictor.set_image(pixels)
+    whole = predictor.ask("?").findings[0].mask
+    inside = predictor.ask("?", box=[10, 70, 30.5, 100]).findings[0].mask
+    expected = np.zeros_like(bright)
+    expected[10:31, 70:100] = True
+    assert np.array_equal(inside, whole & expected)
+    assert predictor.ask("?", box=[80, 0, 96, 160]).findings == (), "nothing bright lies in there"
+
+
+@pytest.mark.parametrize(
+    "box", [[0, 0, 5], [5, 0, 5, 9], [0, 0, 97, 9], [0, -1, 5, 9], [0, 0, float("nan"), 9]]
+)
+def test_bad_boxes_are_refused_before_anything_is_computed(
+    predictor: Predictor, script: Script, box: list[float]
+) -> None:
+    predictor.set_image(_picture(96, 160)[0])
+    with pytest.raises(QuestionError, match="box must be"):
+        predictor.ask("?", box=box)
+    assert not script.questions
+
+
+# --- cache -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_pixels_are_encoded_once(predictor: Predictor, script: Script) -> None:
+    pixels, _ = _picture()
+    predictor.set_image(pixels)
+    predictor.ask("?")
+    predictor.ask("And?", [("?", PLAIN)])
+    predictor.set_image(pixels.copy())
+    assert len(script.encoded) == 3
+    predictor.set_image(255 - pixels)
+    assert len(script.encoded) == 6
+
+
+def test_the_prefix_is_computed_once_and_counted(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = predictor.model.context.prefix
+
+    def prefix(tokens: torch.Tensor) -> Any:
+        calls.append(tokens.shape[1])
+        return real(tokens)
+
+    monkeypatch.setattr(predictor.model.context, "prefix", prefix)
+    predictor.set_image(_picture()[0])
+    (entry,) = predictor._cache.values()
+    before = entry.n_bytes
+    predictor.ask("?", max_new_tokens=2)
+    predictor.ask("And?", max_new_tokens=2)
+    assert calls == [4], "64 x 64 pixels at stride 32"
+    config = predictor.config
+    assert entry.n_bytes - before == config.context_layers * 2 * 4 * config.context_dim * 4
+
+
+def test_the_cache_is_bounded_and_forgets_the_oldest(
+    predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [np.full((64, 64), level, np.uint8) for level in (10, 20, 30)]
+    predictor.set_image(images[0])
+    (entry,) = predictor._cache.values()
+    monkeypatch.setattr(predictor_module, "CACHE_BYTES", 2 * entry.n_bytes)
+    predictor.set_image(images[1])
+    predictor.set_image(images[0])  # used again: the second is now the oldest
+    predictor.set_image(images[2])
+    assert len(predictor._cache) == 2 and len(script.encoded) == 9
+    predictor.set_image(images[0])
+    assert len(script.encoded) == 9
+    predictor.set_image(images[1])
+    assert len(script.encoded) == 12
+
+
+def test_the_current_image_outlives_the_cache(
+    predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long volume between two questions about a picture pushes it out of the cache, not out of sight."""
+    monkeypatch.setattr(predictor_module, "CACHE_BYTES", 1)
+    pixels, bright = _picture()
+    predictor.set_image(pixels)
+    predictor.ask_volume(_volume(np.diag([1.0, 1.0, 3.0, 1.0]))[0], "?")
+    assert _agree(predictor.ask("?").findings[0].mask, bright) > 0.95
+
+
+# --- cancelling --------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_leaves_the_predictor_usable(predictor: Predictor) -> None:
+    predictor.set_image(_picture()[0])
+    before = predictor.ask("Where is the liver?", max_new_tokens=4).text
+    answers = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        predictor.ask("Where is the liver?", should_stop=lambda: next(answers), max_new_tokens=9)
+    assert _prefix_is_whole(predictor)
+    assert predictor.ask("Where is the liver?", max_new_tokens=4).text == before
+
+
+def test_an_error_of_the_callers_leaves_the_predictor_usable(predictor: Predictor) -> None:
+    def fail() -> bool:
+        raise ConnectionError
+
+    predictor.set_image(_picture()[0])
+    before = predictor.ask("Where is the liver?", max_new_tokens=4).text
+    with pytest.raises(ConnectionError):
+        predictor.ask("Where is the liver?", should_stop=fail)
+    assert _prefix_is_whole(predictor)
+    assert predictor.ask("Where is the liver?", max_new_tokens=4).text == before
+
+
+def _prefix_is_whole(predictor: Predictor) -> bool:
+    """Whether the cached image prefix has as many positions as the image has tokens."""
+    prefixes = [entry.prefix for entry in predictor._cache.values()]
+    return all(p is not None and p.cache.get_seq_length() == p.length == 4 for p in prefixes)
+
+
+# --- volumes -----------------------------------------------------------------------------------------------------------
+
+AXIAL = np.diag([1.0, 1.0, 3.0, 1.0])
+FLIPPED = np.diag([-1.0, 1.0, -3.0, 1.0])
+CORONAL = np.array(
+    [[1.0, 0, 0, 0], [0, 0, 3, 0], [0, -1, 0, 0], [0, 0, 0, 1]]
+)  # third axis runs to the front
+SAGITTAL = np.array([[0, 0, -4.0, 5], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+
+
+def _volume(affine: np.ndarray, shape: tuple[int, int, int] = (64, 48, 6)) -> tuple[Volume, np.ndarray]:
+    """Dark, with a bright block off the middle on every slice but the first and the last of the third axis."""
+    bright = np.zeros(shape, bool)
+    bright[8:40, 24:44, 1:-1] = True
+    voxels = np.where(bright, 200.0, 0.0).astype(np.float32)
+    voxels[0, 0, :] = 250.0  # the same grey range whatever the block covers
+    return Volume(voxels, affine, "MR"), bright
+
+
+@pytest.mark.parametrize("affine", [AXIAL, FLIPPED, CORONAL, SAGITTAL])
+def test_masks_lie_on_the_volumes_own_grid(predictor: Predictor, script: Script, affine: np.ndarray) -> None:
+    volume, bright = _volume(affine)
+    assert volume.slice_axis == 2
+    progress: list[tuple[int, int]] = []
+    said: list[str] = []
+    reply = predictor.ask_volume(
+        volume, "Where is the liver?", on_progress=lambda *p: progress.append(p), on_text=said.append
+    )
+    (finding,) = reply.findings
+    assert finding.mask.shape == bright.shape and _agree(finding.mask, bright) > 0.9
+    assert progress == [(n, 6) for n in range(1, 7)] and said == [PLAIN] == [reply.text]
+
+
+def test_a_volume_stacked_along_its_first_axis(predictor: Predictor, script: Script) -> None:
+    volume, bright = _volume(AXIAL)
+    turned = Volume(
+        np.ascontiguousarray(np.moveaxis(volume.voxels, 2, 0)), np.diag([5.0, 1.0, 1.0, 1.0]), "MR"
+    )
+    assert turned.slice_axis == 0
+    (finding,) = predictor.ask_volume(turned, "?").findings
+    assert _agree(finding.mask, np.moveaxis(bright, 2, 0)) > 0.9
+
+
+def test_only_the_chosen_slices_are_outlined(predictor: Predictor, script: Script) -> None:
+    volume, _ = _volume(AXIAL)
+    progress: list[tuple[int, int]] = []
+    reply = predictor.ask_volume(volume, "?", slices=range(2, 4), on_progress=lambda *p: progress.append(p))
+    assert np.flatnonzero(reply.findings[0].mask.any(axis=(0, 1))).tolist() == [2, 3]
+    assert progress == [(1, 2), (2, 2)] and len(script.questions) == 2, "two slices, two probes"
+
+
+@pytest.mark.parametrize("slices", [range(0), range(-1, 3), range(3, 7), range(5, -3, -1)])
+def test_slices_outside_the_volume_are_refused(predictor: Predictor, script: Script, slices: range) -> None:
+    with pytest.raises(QuestionError, match=r"within 0\.\.5"):
+        predictor.ask_volume(_volume(AXIAL)[0], "?", slices=slices)
+
+
+def test_a_slice_counts_only_where_the_structure_is_present(predictor: Predictor, script: Script) -> None:
+    volume, _ = _volume(AXIAL)
+    volume.voxels[8:40, 24:44, 2] = 150.0  # still bright enough for the decoder
+    level = {k: _level(volume, k) for k in range(6)}
+    script.present = lambda seen: seen > (level[2] + level[3]) / 2
+    (finding,) = predictor.ask_volume(volume, "?").findings
+    assert np.flatnonzero(finding.mask.any(axis=(0, 1))).tolist() == [1, 3, 4]
+
+
+def _level(volume: Volume, k: int) -> float:
+    low, high = predictor_module.volume_intensity_range(volume)
+    return float(np.clip((volume.slice_pixels(k) - low) / (high - low), 0, 1).mean())
+
+
+def test_the_probe_that_names_most_decides(predictor: Predictor, script: Script) -> None:
+    script.answer = lambda level: LIVER if level > 0.1 else "No liver is visible."
+    volume, _ = _volume(AXIAL)
+    volume.voxels[8:40, 24:44, 2:5] = 0.0  # one slice of six is left
+    volume.voxels[8:40, 24:44, 1] = 200.0
+    reply = predictor.ask_volume(volume, "?")
+    assert [f.label for f in reply.findings] == ["liver"]
+    assert np.flatnonzero(reply.findings[0].mask.any(axis=(0, 1))).tolist() == [1]
+
+
+def test_nothing_named_means_no_finding_and_no_decoding(predictor: Predictor, script: Script) -> None:
+    script.answer = "No liver is visible."
+    reply = predictor.ask_volume(_volume(AXIAL)[0], "?")
+    assert reply.findings == () and reply.text == script.answer and not script.clicks
+
+
+def test_a_structure_that_no_slice_shows_is_no_finding(predictor: Predictor, script: Script) -> None:
+    script.present = lambda level: False
+    reply = predictor.ask_volume(_volume(AXIAL)[0], "?")
+    assert reply.findings == () and "No outline could be drawn for: liver" in reply.text
+
+
+def test_a_volume_question_can_be_cancelled_while_slices_are_outlined(
+    predictor: Predictor, script: Script
+) -> None:
+    volume, _ = _volume(AXIAL)
+    done: list[int] = []
+    with pytest.raises(Cancelled):
+        predictor.ask_volume(
+            volume, "?", on_progress=lambda n, of: done.append(n), should_stop=lambda: len(done) == 2
+        )
+    assert done == [1, 2]
+    assert predictor.ask_volume(volume, "?").findings
+
+
+def test_random_weights_answer_about_a_volume(predictor: Predictor) -> None:
+    volume, bright = _volume(AXIAL)
+    reply = predictor.ask_volume(volume, "Where is the liver?", max_new_tokens=3)
+    assert all(f.mask.shape == bright.shape for f in reply.findings)
+
+
+# --- from_pretrained ---------------------------------------------------------------------------------------------------
+
+
+def test_from_pretrained_reads_a_directory(tiny: MedSegR, tmp_path: Path) -> None:
+    tiny.config = replace(tiny.config, calibration=(2.0, -1.0))
+    save_checkpoint(tiny, tmp_path / "ck", META, "# card")
+    loaded = Predictor.from_pretrained(tmp_path / "ck")
+    assert loaded.targets == ("liver", "left kidney")
+    assert (loaded.version, loaded.licence, loaded.sentences) == ("tiny-1", "CC0", None)
+    loaded.set_image(_picture()[0])
+    assert isinstance(loaded.ask("?", max_new_tokens=2).text, str)
+
+
+def test_a_device_that_is_not_there_is_one_sentence(tiny: MedSegR, tmp_path: Path) -> None:
+    save_checkpoint(tiny, tmp_path / "ck", META, "# card")
+    with pytest.raises(CheckpointError, match="device 'cuda:99' cannot be used") as caught:
+        Predictor.from_pretrained(tmp_path / "ck", device="cuda:99")
+    assert "\n" not in str(caught.value)
+
+
+def test_confidence_follows_the_calibration(predictor: Predictor, script: Script) -> None:
+    script.quality = 1.0
+    predictor.config = replace(predictor.config, calibration=(2.0, -1.0))
+    predictor.set_image(_picture()[0])
+    assert predictor.ask("?").findings[0].confidence == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
