@@ -41,6 +41,7 @@ def pictures(folder: Path, count: int) -> list[Path]:
 
 
 def main() -> None:
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", default="embedded")
     parser.add_argument("--repeats", type=int, default=15)

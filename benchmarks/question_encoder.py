@@ -45,6 +45,7 @@ def measure(arm: str, options: argparse.Namespace, folder: Path) -> dict[str, An
 
 
 def main() -> None:
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--qa", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)

@@ -33,12 +33,17 @@ History = Sequence[tuple[str, str]]
 CACHE_BYTES = 512 * 2**20
 MAX_QUESTION = 2000
 MAX_TURNS = 8
+MAX_HISTORY_TOKENS = 1500
 MAX_SENTENCES = 1000
+"""Questions whose states are kept."""
 MAX_MARKED = 1000
+"""Own answers whose markup is kept."""
 PROBES = (0.5, 0.35, 0.65, 0.2, 0.8)
 """Where in a stack, as a share of its depth, the language model looks."""
 UNNAMED = "finding"
 """Label of a mask to which the answer gives no phrase."""
+HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+"""How a character is decoded of which some bytes are still to come."""
 
 
 @dataclass(frozen=True)
@@ -274,9 +279,7 @@ class Predictor:
 
         def forward(text: str) -> None:
             nonlocal sent
-            shown = plain(text).rstrip(
-                "\N{REPLACEMENT CHARACTER}"
-            )  # a character of which some bytes are missing
+            shown = plain(text).rstrip(HALF_CHARACTER)
             if on_text and len(shown) > len(sent) and shown.startswith(sent):
                 on_text(shown[len(sent) :])
                 sent = shown
@@ -295,13 +298,18 @@ class Predictor:
         return generated
 
     def _turns(self, history: History) -> list[tuple[str, str]]:
-        """The last turns, with the markup of those answers that this predictor wrote itself."""
+        """As many of the last turns as fit, with the markup of those answers that this predictor wrote itself."""
         last = list(history)[-MAX_TURNS:]
         if sum(len(q) + len(a) for q, a in last) > 4 * MAX_QUESTION:
             raise QuestionError(
                 f"The history is too long: its last {MAX_TURNS} turns may hold {4 * MAX_QUESTION} characters."
             )
-        return [(q, self._marked.get(a, a)) for q, a in last]
+        turns = [(q, self._marked.get(a, a)) for q, a in last]
+        spell = self.model.context.tokenizer.encode
+        lengths = [len(spell(q)) + len(spell(a)) for q, a in turns]
+        while sum(lengths) > MAX_HISTORY_TOKENS:
+            del lengths[0], turns[0]
+        return turns
 
     def _decode(
         self,
@@ -320,9 +328,7 @@ class Predictor:
         decoded = [self.model.decode_masks(features, states, points, labels) for features in prepared.scales]
         quality = torch.stack([masks.quality for masks in decoded]).mean(0)
         presence = torch.stack([masks.presence for masks in decoded]).mean(0)
-        for i in range(
-            n
-        ):  # one at a time: native logits of every mask of a large picture would not fit into memory
+        for i in range(n):  # one at a time: a large picture's logits for every mask would not fit into memory
             if need_presence and not bool(presence[i] > 0):
                 continue
             logits = torch.zeros(1, 1, *size, device=self.device)
@@ -373,9 +379,8 @@ def _clicks(
     if not ((array[:, :2] >= 0) & (array[:, :2] < size)).all():
         raise QuestionError(f"points must lie inside the image of {size[0]} x {size[1]} pixels.")
     scaled = array[:, :2] * np.array([side / size[0], side / size[1]], dtype=np.float32)
-    return torch.from_numpy(scaled[:, ::-1].copy()).to(device), torch.from_numpy(array[:, 2].copy()).to(
-        device
-    )
+    xy, labels = torch.from_numpy(scaled[:, ::-1].copy()), torch.from_numpy(array[:, 2].copy())
+    return xy.to(device), labels.to(device)
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> NDArray[np.bool_]:

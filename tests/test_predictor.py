@@ -230,6 +230,13 @@ def test_only_the_last_turns_are_read(predictor: Predictor, script: Script) -> N
     assert [q for q, _ in script.turns[0]] == [f"q{n}" for n in range(12, 20)]
 
 
+def test_turns_that_do_not_fit_are_left_out_oldest_first(predictor: Predictor, script: Script) -> None:
+    """Text that the vocabulary does not know takes two tokens and more for a character."""
+    predictor.set_image(_picture()[0])
+    predictor.ask("?", [("first", "ю" * 900), ("second", "Yes.")])
+    assert script.turns == [[("second", "Yes.")]]
+
+
 def test_what_is_remembered_of_answers_is_bounded(
     predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Chooses phrasings, held-out facts and absent structures.")] = 1,
     every: Annotated[int, typer.Option(help="Only each n-th image of a set.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = torch's choice.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Ask each image about every present structure, by name and by a held-out fact, and about one absent structure."""
     from medsegr.errors import MedSegRError
@@ -30,8 +31,8 @@ def evaluate(
         raise MedSegRError("Give exactly one of --data and --qa.")
     console = Console()
     options = EvaluateOptions(
-        out=out, data=data, qa=qa, checkpoint=checkpoint, split=split, seed=seed, every=every, threads=threads
-    )
+        out=out, data=data, qa=qa, checkpoint=checkpoint, split=split, seed=seed, every=every, threads=threads, device=device
+    )  # fmt: skip
     for table in tables(run(options)):
         console.print(table)
 

@@ -32,6 +32,7 @@ class EvaluateOptions:
     seed: int = 1
     every: int = 1
     threads: int = 0
+    device: str = "cpu"
     scales: tuple[float, ...] = ()
 
 
@@ -60,7 +61,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     """Evaluate and write `metrics.json` and `per_case.csv` into `options.out`; returns the metrics."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    predictor = Predictor.from_pretrained(options.checkpoint)
+    predictor = Predictor.from_pretrained(options.checkpoint, device=options.device)
     if options.scales:
         predictor.scales = options.scales
     conversations, root = questions(options)

@@ -23,6 +23,7 @@ from medsegr.model.question import SentenceEncoder
 from medsegr.model.tokens import ANSWER, END, PAD, SEG, token_id
 
 ADAPTER = "adapter"
+WORD_DROPOUT = 0.15
 
 
 @dataclass
@@ -121,6 +122,9 @@ class GlobalContext(nn.Module):
             projected = self.question_project(
                 self.question_norm(question_states.to(embeddings.device, torch.float32))
             )
+            if self.training:  # forget a word now and then: meaning should not hang on one
+                kept = torch.rand(len(projected), 1, device=projected.device) >= WORD_DROPOUT
+                projected = projected * kept
             picked = nn.functional.embedding(packed.question_index.clamp(min=0), projected)
             embeddings = torch.where(
                 (packed.question_index >= 0).unsqueeze(-1), picked.to(embeddings.dtype), embeddings
@@ -142,8 +146,11 @@ class GlobalContext(nn.Module):
         ).last_hidden_state
         text = hidden[:, n:]
         logits = self.llama.lm_head(text).float()
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), packed.labels.flatten(), ignore_index=IGNORE)
-        return text, loss
+        each = nn.functional.cross_entropy(
+            logits.flatten(0, 1), packed.labels.flatten(), ignore_index=IGNORE, reduction="none"
+        )
+        weights = packed.weights.flatten()
+        return text, (each * weights).sum() / weights.sum().clamp(min=1)
 
     @torch.inference_mode()
     def prefix(self, image_tokens: Tensor) -> Prefix:

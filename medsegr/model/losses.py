@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms of the training loss; the defaults are LISA's, the last two are small auxiliary heads."""
+    """Weights of the terms of the training loss; the defaults are LISA's, the last three are small auxiliary heads."""
 
     text: float = 1.0
     bce: float = 2.0
     dice: float = 0.5
     quality: float = 0.1
     presence: float = 0.2
+    overview: float = 0.5
 
 
 def mask_bce(logits: Tensor, truth: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ class Batch:
 
     pixels [B, 3, S, S] normalised; seg_row, seg_column [N] say where each `[SEG]` stands in `packed`; decode_query [M] and
     decode_image [M] pair a `[SEG]` with an image (its own, or another of the same set, so that a token learns to be used on
-    slices it was not written for); truth [M, S/2, S/2] bool; points [M, P, 2] (x, y), point_labels [M, P].
+    slices it was not written for); truth [M, S/2, S/2] bool; points [M, P, 2] (x, y), point_labels [M, P];
+    present [B, n_targets] is 1 for targets shown, 0 for those declared absent, -1 where unknown.
     """
 
     pixels: Tensor
@@ -36,6 +37,7 @@ class Batch:
     truth: Tensor
     points: Tensor
     point_labels: Tensor
+    present: Tensor
 
 
 class MedSegR(nn.Module):
@@ -57,7 +59,13 @@ class MedSegR(nn.Module):
         features = self.encoder(batch.pixels)
         hidden, text = self.context(features.context, batch.packed, batch.question_states)
         losses = {"text": text}
+        known = batch.present >= 0
         total = weights.text * text
+        if bool(known.any()):
+            losses["overview"] = F.binary_cross_entropy_with_logits(
+                features.present.float()[known], batch.present[known].float()
+            )
+            total = total + weights.overview * losses["overview"]
         if batch.decode_query.numel():
             offset = 0 if self.config.seg_state == "token" else 1
             states = hidden[batch.seg_row, batch.seg_column - offset]

@@ -10,22 +10,25 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from medsegr.model.question import SentenceEncoder
-from medsegr.model.tokens import ANSWER, END, QUESTION, token_id
+from medsegr.model.tokens import ANSWER, END, QUESTION, SEG, token_id
 
 Turns = Sequence[tuple[str, str | None]]
 IGNORE = -100
+FIRST, TAIL = 4.0, 0.25
 
 
 @dataclass
 class Packed:
     """[B, T] int64 each. `token_ids`; `question_index` row of the question states or -1; `segment` 0 = padding, else 1..K;
-    `position` inside the conversation, from 0; `labels` the next token where it is to be learnt, else -100."""
+    `position` inside the conversation, from 0; `labels` the next token where it is to be learnt, else -100;
+    `weights` (float32) what that token counts in the loss."""
 
     token_ids: Tensor
     question_index: Tensor
     segment: Tensor
     position: Tensor
     labels: Tensor
+    weights: Tensor
 
     def to(self, device: torch.device | str) -> Packed:
         """The same on another device."""
@@ -51,10 +54,13 @@ def conversation_tokens(
     A turn whose answer is None ends the row after `<a>`: the model is to write it. Without `encoder` the question is spelt in the
     tokenizer's own ids.
     """
-    question_id, answer_id, end_id = (token_id(tokenizer, token) for token in (QUESTION, ANSWER, END))
+    question_id, answer_id, end_id, seg_id = (
+        token_id(tokenizer, token) for token in (QUESTION, ANSWER, END, SEG)
+    )
     tokens: list[int] = []
     index: list[int] = []
     labels: list[int] = []
+    weights: list[float] = []
     states: list[Tensor] = []
     n_states = 0
     encoded = encoder.encode([question for question, _ in turns]) if encoder else None
@@ -72,20 +78,30 @@ def conversation_tokens(
             index += range(n_states, n_states + n)
             n_states += n
         labels += [IGNORE] * (len(tokens) - len(labels))
+        weights += [0.0] * (len(tokens) - len(weights))
         tokens.append(answer_id)
         index.append(-1)
         if answer is None:
             labels.append(IGNORE)
+            weights.append(0.0)
             break
         answer_ids = [*tokenizer.encode(answer, add_special_tokens=False), end_id]
         tokens += answer_ids
         index += [-1] * len(answer_ids)
         labels += [*answer_ids, IGNORE]
-    rows = [
-        torch.tensor([row]) for row in (tokens, index, [1] * len(tokens), list(range(len(tokens))), labels)
-    ]
+        weights += [*token_weights(answer_ids, seg_id), 0.0]
+    columns = (tokens, index, [1] * len(tokens), list(range(len(tokens))), labels, weights)
+    rows = [torch.tensor([column]) for column in columns]
     dim = states[0].shape[1] if states else 1
     return Packed(*rows), torch.cat(states) if states else torch.zeros(0, dim)
+
+
+def token_weights(answer_ids: Sequence[int], seg_id: int) -> list[float]:
+    """What each token of an answer counts: the first decides whether anything is there at all, the words after
+    the last `[SEG]` only explain."""
+    segs = [i for i, token in enumerate(answer_ids) if token == seg_id]
+    last = segs[-1] if segs else len(answer_ids)
+    return [FIRST if i == 0 else 1.0 if i <= last else TAIL for i in range(len(answer_ids))]
 
 
 def pack(
@@ -122,7 +138,7 @@ def pack(
             )
         )
         starts.append(columns)
-    fill = {"token_ids": pad_id, "question_index": -1, "segment": 0, "position": 0, "labels": IGNORE}
+    fill = {"token_ids": pad_id, "question_index": -1, "segment": 0, "position": 0, "labels": IGNORE, "weights": 0.0}
     padded = {
         name: torch.nn.utils.rnn.pad_sequence(
             [getattr(m, name) for m in merged], batch_first=True, padding_value=value

@@ -187,7 +187,17 @@ def make_batch(
         truth,
         points,
         point_labels,
+        _present(cases, model.config.targets),
     )
+
+
+def _present(cases: Sequence[Case], targets: Sequence[str]) -> Tensor:
+    """[B, n_targets] int64: 1 shown, 0 declared absent, -1 unknown."""
+    rows = [
+        [1 if name in case.present else 0 if name in case.ruled_out else -1 for name in targets]
+        for case in cases
+    ]
+    return torch.tensor(rows, dtype=torch.long)
 
 
 def _clicks(truth: Tensor, rng: random.Random, rate: float) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,8 @@ def quality_scores(
     return scores, good
 
 
-def calibrate(directory: Path, cases: Sequence[Case]) -> tuple[float, float, int]:
+def calibrate(directory: Path, cases: Sequence[Case], device: str = "cpu") -> tuple[float, float, int]:
     """Slope, offset and number of findings they were fitted on, for the checkpoint in `directory`."""
-    scores, good = quality_scores(Predictor.from_pretrained(directory), cases)
+    scores, good = quality_scores(Predictor.from_pretrained(directory, device), cases)
     slope, offset = fit_curve(scores, good)
     return slope, offset, len(scores)

@@ -36,6 +36,7 @@ class Case:
     conversations: tuple[Conversation, ...]
     present: frozenset[str]
     absent: frozenset[str]
+    ruled_out: frozenset[str]
 
 
 SIDED_WORDS = {"left", "right", "anterior", "posterior", "heart", "ventricle", "ventricular"}
@@ -99,4 +100,5 @@ def _load_case(image: str, group: list[Conversation], root: Path, side: int, sid
         tuple(group),
         present,
         absent,
+        frozenset(name for c in group for turn in c.turns for name in turn.absent),
     )

@@ -234,7 +234,7 @@ def run(options: PretrainOptions) -> Path:
     meta = run_record(options, model, cases, clock, losses)
     save_checkpoint(model, options.out, meta, model_card(meta, conversations))
     if kept:
-        slope, offset, count = calibrate(options.out, kept)
+        slope, offset, count = calibrate(options.out, kept, options.device)
         model.config = with_calibration(model.config, slope, offset)
         meta["calibration"] = {
             "patients_kept_out": len({c.patient_id for c in kept}),

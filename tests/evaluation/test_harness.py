@@ -235,7 +235,7 @@ def test_questions_of_a_file_are_grouped_by_image_and_thinned(root: Path) -> Non
 
 def test_a_run_writes_figures_and_one_row_per_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Known()
-    monkeypatch.setattr(run_module, "Predictor", SimpleNamespace(from_pretrained=lambda name: known))
+    monkeypatch.setattr(run_module, "Predictor", SimpleNamespace(from_pretrained=lambda name, device: known))
     metrics = run(EvaluateOptions(out=root / "out", qa=_file(root), scales=(1.0, 2.0)))
     assert known.scales == (1.0, 2.0) and metrics["checkpoint"] == "known-1" and metrics["questions"] == 2
     assert json.loads((root / "out" / "metrics.json").read_text())["emission"] == 1.0

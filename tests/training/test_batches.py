@@ -26,12 +26,12 @@ def _case(
     turn = Turn("Where is the liver?", "The <p>liver</p> [SEG] lies here.", (target,))
     conversation = Conversation(name, name, "CT", dataset, name, "train", (turn,))
     rgb = np.repeat((labels * 200)[..., None], 3, axis=2).astype(np.uint8)
-    return Case(name, dataset, name, False, False, rgb, labels, (conversation,), frozenset({"liver"}), absent)
+    return Case(name, dataset, name, False, False, rgb, labels, (conversation,), frozenset({"liver"}), absent, absent)
 
 
 @pytest.fixture
 def model() -> MedSegR:
-    config = replace(PRESETS["tiny"], question_encoder="scratch")
+    config = replace(PRESETS["tiny"], question_encoder="scratch", targets=("liver", "spleen"))
     return MedSegR(config, train_tokenizer(["The <p>liver</p> [SEG] lies here.", "Where is the liver?"]))
 
 
@@ -124,7 +124,7 @@ def test_the_model_learns_from_a_batch(model: MedSegR) -> None:
         NONE,
         torch.Generator().manual_seed(0),
     )
-    losses = model(batch, LossWeights(text=2.0, bce=0.0, dice=0.0, quality=0.0, presence=0.0))
+    losses = model(batch, LossWeights(text=2.0, bce=0.0, dice=0.0, quality=0.0, presence=0.0, overview=0.0))
     assert losses["loss"].item() == pytest.approx(2 * losses["text"].item(), rel=1e-6)
     model(batch, LossWeights())["loss"].backward()
     silent = [
