@@ -59,11 +59,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reply:
-    """Answer without markup, what was found (empty: not present) and where the time went, in milliseconds."""
+    """Answer without markup, what was found (empty: not present) and where the time went, in milliseconds; `undrawn` are the
+    structures that the model meant to outline and whose mask came out empty (the text says so)."""
 
     text: str
     findings: tuple[Finding, ...]
     latencies_ms: dict[str, float]
+    undrawn: tuple[str, ...] = ()
 
 
 @dataclass
@@ -158,7 +160,8 @@ class Predictor:
             "masks_ms": 1e3 * (done - answered),
             "total_ms": 1e3 * (done - began),
         }
-        return Reply(self._text(generated.text, findings), findings, latencies)
+        undrawn = _undrawn(generated.text, findings)
+        return Reply(self._text(generated.text, undrawn), findings, latencies, undrawn)
 
     def ask_volume(
         self,
@@ -216,7 +219,8 @@ class Predictor:
             "masks_ms": 1e3 * (finished - answered),
             "total_ms": 1e3 * (finished - began),
         }
-        return Reply(self._text(generated.text, findings), findings, latencies)
+        undrawn = _undrawn(generated.text, findings)
+        return Reply(self._text(generated.text, undrawn), findings, latencies, undrawn)
 
     def _probe(
         self,
@@ -339,18 +343,22 @@ class Predictor:
         slope, offset = self.config.calibration
         return found, torch.sigmoid(slope * quality + offset).tolist()
 
-    def _text(self, marked: str, findings: Sequence[Finding]) -> str:
+    def _text(self, marked: str, undrawn: Sequence[str]) -> str:
         """The answer for people; says so where a structure was named and no outline came out."""
         text = plain(marked)
-        drawn = {f.phrase for f in findings}
-        empty = dict.fromkeys(p or UNNAMED for p in phrases(marked) if p not in drawn)
-        if empty:
-            text = f"{text} (No outline could be drawn for: {', '.join(empty)}.)"
+        if undrawn:
+            text = f"{text} (No outline could be drawn for: {', '.join(undrawn)}.)"
         self._marked[text] = marked
         self._marked.move_to_end(text)
         while len(self._marked) > MAX_MARKED:
             self._marked.popitem(last=False)
         return text
+
+
+def _undrawn(marked: str, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Phrases with a `[SEG]` but without a finding, each once."""
+    drawn = {f.phrase for f in findings}
+    return tuple(dict.fromkeys(phrase or UNNAMED for phrase in phrases(marked) if phrase not in drawn))
 
 
 def _findings(marked: str, masks: NDArray[np.bool_], confidences: Sequence[float]) -> tuple[Finding, ...]:

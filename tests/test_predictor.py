@@ -38,6 +38,7 @@ class Script:
 
     def __init__(self, model: MedSegR, monkeypatch: pytest.MonkeyPatch) -> None:
         self.width = model.config.context_dim
+        self.features = model.encode_image(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
         self.answer: str | Callable[[float], str] = LIVER
         self.quality = 0.0
         self.present: Callable[[float], bool] = lambda level: True
@@ -55,7 +56,8 @@ class Script:
         self.encoded.append(tuple(rgb.shape))
         grey = rgb[..., 0].float()[:, None] / 255
         half = torch.nn.functional.avg_pool2d(grey, 2)
-        return ImageFeatures(grey, (half,), grey.mean().expand(1, 4, self.width))
+        context = grey.mean().expand(1, 4, self.width)
+        return replace(self.features, embedding=grey, skips=(half,), context=context)
 
     def generate(
         self, prefix: Any, turns: Sequence[tuple[str, str]], question: str, encoder: Any, **options: Any
@@ -341,9 +343,10 @@ def test_the_prefix_is_computed_once_and_counted(
     before = entry.n_bytes
     predictor.ask("?", max_new_tokens=2)
     predictor.ask("And?", max_new_tokens=2)
-    assert calls == [4], "64 x 64 pixels at stride 32"
+    tokens = entry.scales[0].context.shape[1]
+    assert calls == [tokens]
     config = predictor.config
-    assert entry.n_bytes - before == config.context_layers * 2 * 4 * config.context_dim * 4
+    assert entry.n_bytes - before == config.context_layers * 2 * tokens * config.context_dim * 4
 
 
 def test_the_cache_is_bounded_and_forgets_the_oldest(
@@ -401,8 +404,9 @@ def test_an_error_of_the_callers_leaves_the_predictor_usable(predictor: Predicto
 
 def _prefix_is_whole(predictor: Predictor) -> bool:
     """Whether the cached image prefix has as many positions as the image has tokens."""
-    prefixes = [entry.prefix for entry in predictor._cache.values()]
-    return all(p is not None and p.cache.get_seq_length() == p.length == 4 for p in prefixes)
+    (entry,) = predictor._cache.values()
+    tokens, prefix = entry.scales[0].context.shape[1], entry.prefix
+    return prefix is not None and prefix.cache.get_seq_length() == prefix.length == tokens
 
 
 # --- volumes -----------------------------------------------------------------------------------------------------------

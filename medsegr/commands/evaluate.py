@@ -65,9 +65,14 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
     for kind in ("same_set", "elsewhere"):
         absent.add_row(kind, f"{metrics[f'n_acc_{kind}']:.3f}", str(metrics[f"questions_absent_{kind}"]))
     absent.add_row(
-        "all",
+        "all, by name",
         f"{metrics['n_acc']:.3f}",
         str(sum(metrics[f"questions_absent_{k}"] for k in ("same_set", "elsewhere"))),
+    )
+    absent.add_row(
+        "asked for by a held-out fact",
+        f"{metrics['n_acc_by_held_out_fact']:.3f}",
+        str(metrics["questions_absent_by_held_out_fact"]),
     )
     absent.add_row("[SEG] emission on present targets", f"{metrics['emission']:.3f}", "")
     return [head, sets, absent]

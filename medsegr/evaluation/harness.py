@@ -27,8 +27,8 @@ ABSENT = ("absent_same_set", "absent_elsewhere")
 
 @dataclass(frozen=True)
 class Case:
-    """One answered turn. `dice`, `iou` compare the union of all masks with the union of the targets; `emitted` counts the masks
-    that are not empty, so a `[SEG]` that gave no outline is not counted; `named` says whether the answer's phrases are exactly
+    """One answered turn. `dice`, `iou` compare the union of all masks with the union of the targets; `emitted` counts the `[SEG]`
+    tokens, also those whose mask came out empty; `named` says whether the answer's phrases are exactly
     the targets' labels; `chose` is None where the image has no second, disjoint target."""
 
     conversation: str
@@ -89,7 +89,7 @@ def _score(
         target=" + ".join(labels),
         fact=turn.fact or "",
         answer=answer.text,
-        emitted=len(answer.findings),
+        emitted=len(answer.findings) + len(answer.undrawn),
         expected=len(turn.targets),
         empty=not predicted.any(),
         dice=dice(predicted, truth),
@@ -127,7 +127,8 @@ def summarise(
     cases: Sequence[Case], small_sets: int = 5, apart: Sequence[str] = ("spinal_cord_mr",)
 ) -> dict[str, Any]:
     """The figures of a report. Means are over the cases of a target (>= 3), the targets of a set, then the sets; sets with fewer
-    than `small_sets` images and those named in `apart` are listed by themselves."""
+    than `small_sets` images and those named in `apart` are listed by themselves. N-acc is that of structures
+    asked for by name; asked for by a fact it is given apart."""
     images: dict[str, set[str]] = {}
     for case in cases:
         images.setdefault(case.dataset, set()).add(case.image)
@@ -155,9 +156,12 @@ def summarise(
             "chose_target_questions": len(chosen),
         }
     present = [c for c in cases if c.expected]
-    absent = [c for c in cases if c.kind in ABSENT]
+    absent = [c for c in cases if c.kind in ABSENT and not c.fact]
+    described = [c for c in cases if c.kind in ABSENT and c.fact]
     summary["emission"] = target_accuracy([c.emitted == 0 for c in present])
     summary["n_acc"] = no_target_accuracy([c.empty for c in absent])
+    summary["n_acc_by_held_out_fact"] = no_target_accuracy([c.empty for c in described])
+    summary["questions_absent_by_held_out_fact"] = len(described)
     for kind in ABSENT:
         summary[f"n_acc_{kind.removeprefix('absent_')}"] = no_target_accuracy(
             [c.empty for c in absent if c.kind == kind]

@@ -243,9 +243,9 @@ def evaluation_questions(
     root: Path | None = None,
 ) -> list[Conversation]:
     """The fixed questions of an evaluation, one turn each: every present target of every image by name and by
-    a held-out fact (which one rotates with `seed` and the image), and one absent structure per image, of
-    the same set or of another in equal parts where both may be asked, among those labelled in some training
-    image. Raises like `build`."""
+    a held-out fact (which one rotates with `seed` and the image), and one absent structure per image, by name
+    and again by a held-out fact: of the same set or of another in equal parts where both may be asked, among
+    those labelled in some training image. Raises like `build`."""
     sets = read_labelled_sets(data_dir)
     require_knowledge(sets, knowledge)
     trained = {name for s in sets if any(i.split == "train" for i in s.images) for name in s.targets}
@@ -281,8 +281,8 @@ def _absent_question(asker: Asker, trained: set[str], turn: int) -> list[Turn]:
         return []
     kind = asker.rng.choice(kinds)
     name = asker.rng.choice(legal[kind])
-    fact = _held_out(asker.knowledge[name], turn, kind) if asker.rng.random() < 0.5 else None
-    return [asker.absent(name, kind, fact)]
+    fact = _held_out(asker.knowledge[name], turn, kind)
+    return [asker.absent(name, kind, None), *([asker.absent(name, kind, fact)] if fact else [])]
 
 
 def build_file(

@@ -111,9 +111,10 @@ def new_model(options: PretrainOptions, conversations: Sequence[Conversation]) -
         raise MedSegRError("--lora-rank needs --init: a LoRA beside untrained weights learns little.")
     if options.init:
         model = load_checkpoint(options.init).model
-        known = (*model.config.targets, *target_names(conversations))
-        model.config = replace(model.config, targets=tuple(dict.fromkeys(known)))
         model.context.merge_lora()
+        targets = tuple(dict.fromkeys((*model.config.targets, *target_names(conversations))))
+        if targets != model.config.targets:
+            model = with_targets(model, targets)
         if options.lora_rank:
             model.context.add_lora(options.lora_rank, 2 * options.lora_rank)
         return model
@@ -129,10 +130,22 @@ def new_model(options: PretrainOptions, conversations: Sequence[Conversation]) -
     model = MedSegR(config, train_tokenizer(texts))
     if options.init_vision:
         source = load_checkpoint(options.init_vision).model
-        model.encoder.load_state_dict(source.encoder.state_dict())
+        same = source.config.targets == model.config.targets
+        maps = {k: v for k, v in source.encoder.state_dict().items() if same or not k.startswith("overview.")}
+        model.encoder.load_state_dict(maps, strict=same)
         model.grounding.decoder.load_state_dict(source.grounding.decoder.state_dict())
         model.grounding.prompt_encoder.load_state_dict(source.grounding.prompt_encoder.state_dict())
     return model
+
+
+@torch.no_grad()
+def with_targets(model: MedSegR, targets: tuple[str, ...]) -> MedSegR:
+    """The same weights in a model that has more targets; what is there once per target begins fresh for the new ones."""
+    wider = MedSegR(replace(model.config, targets=targets), model.context.tokenizer)
+    weights = wider.state_dict()
+    for name, known in model.state_dict().items():
+        (weights[name][: len(known)] if known.ndim else weights[name]).copy_(known)
+    return wider
 
 
 def question_encoder(config: ModelConfig) -> SentenceEncoder | None:
@@ -173,6 +186,9 @@ def optimizer_for(model: MedSegR, options: PretrainOptions) -> torch.optim.AdamW
     """AdamW; no weight decay on vectors (norms, biases)."""
     if options.freeze_grounding:
         model.encoder.requires_grad_(False)
+        model.encoder.overview.requires_grad_(
+            True
+        )  # knows the targets by number, so it belongs to the language
         model.grounding.decoder.requires_grad_(False)
         model.grounding.prompt_encoder.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -50,5 +50,5 @@ def test_evaluation_covers_every_validation_image(knowledge: KnowledgeBase) -> N
     expected = {i.image.name for s in read_labelled_sets(DATA) for i in s.images if i.split == "val"}
     assert {Path(c.image).name for c in questions} == expected
     absent = Counter(c.image for c in questions if not c.turns[0].targets)
-    assert set(absent.values()) == {1}
+    assert set(absent.values()) <= {1, 2}, "once by name and, where a held-out fact may be used, once by that"
     assert len(absent) == len(expected)

@@ -26,7 +26,9 @@ def _case(
     turn = Turn("Where is the liver?", "The <p>liver</p> [SEG] lies here.", (target,))
     conversation = Conversation(name, name, "CT", dataset, name, "train", (turn,))
     rgb = np.repeat((labels * 200)[..., None], 3, axis=2).astype(np.uint8)
-    return Case(name, dataset, name, False, False, rgb, labels, (conversation,), frozenset({"liver"}), absent, absent)
+    return Case(
+        name, dataset, name, False, False, rgb, labels, (conversation,), frozenset({"liver"}), absent, absent
+    )
 
 
 @pytest.fixture
