@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,18 @@ from medsegr.imaging.components import remove_specks
 from medsegr.imaging.resizing import resize_rgb
 from medsegr.model.checkpoint import Checkpoint, load_checkpoint
 from medsegr.model.context import Generated, Prefix
+from medsegr.model.decoding import DENIAL, Limits
 from medsegr.model.encoder import ImageFeatures
 from medsegr.model.question import SentenceEncoder, find_sentence_encoder
 from medsegr.model.tokens import phrases, plain
+from medsegr.qa.facts import load_knowledge
 
 History = Sequence[tuple[str, str]]
 CACHE_BYTES = 512 * 2**20
 MAX_QUESTION = 2000
+LIKELY = 0.3  # a structure may be outlined unasked from this overview probability on
+SURE_DENIAL = 0.9  # a description is denied only if no word of the denial is less likely than this
+NEVER = 2.0
 MAX_TURNS = 8
 MAX_HISTORY_TOKENS = 1500
 MAX_SENTENCES = 1000
@@ -92,6 +97,8 @@ class Predictor:
         self.config = checkpoint.model.config
         self.sentences, self.scales = sentences, tuple(scales)
         self.targets: tuple[str, ...] = self.config.targets
+        knowledge = load_knowledge().concepts
+        self.knowledge = tuple(knowledge[name] for name in self.targets if name in knowledge)
         self.version, self.licence = checkpoint.version, str(checkpoint.meta["licence"])
         self._cache: OrderedDict[str, _Prepared] = OrderedDict()
         self._marked: OrderedDict[str, str] = OrderedDict()
@@ -147,7 +154,7 @@ class Predictor:
         inside = None if box is None else _inside(box, size)
         began = time.perf_counter()
         generated = self._generate(
-            self._prefix(prepared), question, history, on_text, should_stop, max_new_tokens
+            prepared, question, history, on_text, should_stop, max_new_tokens
         )
         answered = time.perf_counter()
         masks, confidences = self._decode(prepared, generated.states, size, click)
@@ -236,7 +243,7 @@ class Predictor:
         for k in dict.fromkeys(chosen[min(len(chosen) - 1, int(p * len(chosen)))] for p in PROBES):
             prepared = self._prepare(rgb(k), self.scales[:1])
             generated = self._generate(
-                self._prefix(prepared), question, history, None, should_stop, max_new_tokens
+                prepared, question, history, None, should_stop, max_new_tokens
             )
             answers.append((generated.states.shape[0], generated.score, generated))
         return max(answers, key=lambda a: a[:2])[2]
@@ -263,9 +270,21 @@ class Predictor:
             prepared.prefix = self.model.context.prefix(prepared.scales[0].context)
         return prepared.prefix
 
+    def _limits(self, prepared: _Prepared, question: str) -> Limits:
+        """What the answer may outline: what the image seems to show, and what the question names.
+
+        A question that names nothing known is a description: it is denied only if the model is sure.
+        """
+        chances = torch.sigmoid(prepared.scales[0].present[0]).tolist()
+        likely = [name for name, chance in zip(self.targets, chances, strict=True) if chance >= LIKELY]
+        if not likely or not question.strip():
+            return Limits()
+        named = [c.name for c in self.knowledge if c.leak(question)]
+        return Limits(tuple(dict.fromkeys([*likely, *named])), 0.0 if named else SURE_DENIAL)
+
     def _generate(
         self,
-        prefix: Prefix,
+        prepared: _Prepared,
         question: str,
         history: History,
         on_text: Callable[[str], None] | None,
@@ -288,17 +307,26 @@ class Predictor:
                 on_text(shown[len(sent) :])
                 sent = shown
 
-        generated = self.model.context.generate(
-            prefix,
-            turns,
-            question.strip(),
-            self.sentences,
-            max_new_tokens=max_new_tokens,
-            on_token=forward if on_text else None,
-            should_stop=should_stop,
-        )
-        if generated is None:
-            raise Cancelled("The question was cancelled.")
+        def generate(limits: Limits) -> Generated:
+            found = self.model.context.generate(
+                self._prefix(prepared),
+                turns,
+                question.strip(),
+                self.sentences,
+                limits=limits,
+                max_new_tokens=max_new_tokens,
+                on_token=forward if on_text and not limits.sure_denial else None,
+                should_stop=should_stop,
+            )
+            if found is None:
+                raise Cancelled("The question was cancelled.")
+            return found
+
+        limits = self._limits(prepared, question)
+        generated = generate(limits)
+        if generated.text.startswith(DENIAL) and generated.weakest < limits.sure_denial:
+            generated = generate(replace(limits, sure_denial=NEVER))
+        forward(generated.text)
         return generated
 
     def _turns(self, history: History) -> list[tuple[str, str]]:

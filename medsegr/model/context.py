@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from medsegr.model.decoding import Guide, Limits
 from medsegr.model.packing import IGNORE, Packed, conversation_tokens
 from medsegr.model.presets import ModelConfig
 from medsegr.model.question import SentenceEncoder
@@ -28,11 +29,13 @@ WORD_DROPOUT = 0.15
 
 @dataclass
 class Generated:
-    """A generated answer: `text` with markup, `states` [n, C] one per `[SEG]`, `score` the mean token probability."""
+    """A generated answer: `text` with markup, `states` [n, C] one per `[SEG]`, `score` the mean token probability,
+    `weakest` the smallest."""
 
     text: str
     states: Tensor
     score: float
+    weakest: float = 1.0
 
 
 @dataclass
@@ -167,23 +170,29 @@ class GlobalContext(nn.Module):
         question: str,
         encoder: SentenceEncoder | None,
         *,
+        limits: Limits | None = None,
         max_new_tokens: int | None = None,
         on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Generated | None:
-        """Greedy answer to `question` after `turns`; None when `should_stop` said so. The prefix is left as it was."""
+        """Greedy answer to `question` after `turns`, within `limits`; None when `should_stop` said so.
+
+        The prefix is left as it was.
+        """
         packed, states = conversation_tokens(self.tokenizer, [*turns, (question, None)], encoder)
         packed = packed.to(self.llama.device)
         out: list[int] = []
         seg_states: list[Tensor] = []
         probabilities: list[float] = []
+        guide = Guide(self.tokenizer, limits or Limits())
         try:
             hidden = self._extend(prefix, self.embed(packed, states))[0, -1]
             for _ in range(max_new_tokens or self.config.max_new_tokens):
                 if should_stop and should_stop():
                     return None
-                distribution = self.llama.lm_head(hidden).float().softmax(-1)
+                distribution = guide.allow(self.llama.lm_head(hidden).float().softmax(-1))
                 token = int(distribution.argmax())
+                guide.step(token)
                 probabilities.append(float(distribution[token]))
                 if token == self.end_id:
                     break
@@ -202,7 +211,9 @@ class GlobalContext(nn.Module):
                 prefix.cache.crop(-added)
         text = str(self.tokenizer.decode(out))
         stacked = torch.stack(seg_states) if seg_states else hidden.new_zeros((0, hidden.shape[-1]))
-        return Generated(text, stacked, sum(probabilities) / max(len(probabilities), 1))
+        return Generated(
+            text, stacked, sum(probabilities) / max(len(probabilities), 1), min(probabilities, default=1.0)
+        )
 
     def _extend(self, prefix: Prefix, embeddings: Tensor) -> Tensor:
         hidden: Tensor = self.llama.model(
