@@ -308,6 +308,10 @@ class Predictor:
                 sent = shown
 
         def generate(limits: Limits) -> Generated:
+            def on_token(text: str) -> None:
+                if not (limits.sure_denial and text.startswith(DENIAL)):  # a denial may yet be taken back
+                    forward(text)
+
             found = self.model.context.generate(
                 self._prefix(prepared),
                 turns,
@@ -315,7 +319,7 @@ class Predictor:
                 self.sentences,
                 limits=limits,
                 max_new_tokens=max_new_tokens,
-                on_token=forward if on_text and not limits.sure_denial else None,
+                on_token=on_token if on_text else None,
                 should_stop=should_stop,
             )
             if found is None:
