@@ -10,7 +10,7 @@ from PIL import Image
 def resize_rgb(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """[H, W, 3] -> [S, S, 3], antialiased bilinear."""
     if rgb.shape[:2] == (side, side):
-        return rgb
+        return np.array(rgb)  # a copy of its own: torch wants to be able to write
     return np.array(Image.fromarray(rgb).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
