@@ -1,6 +1,6 @@
 """Does a frozen sentence encoder hear questions that training never asked better than embeddings trained from scratch?
 
-    python benchmarks/question_encoder.py --qa QA.jsonl --data DIR --vision CHECKPOINT [--steps 400] [--every 4]
+    python benchmarks/question_encoder.py --qa QA.jsonl --data DIR --vision CHECKPOINT [--steps 300] [--every 4]
 
 Both arms get the same conversations, steps and seed, a fresh language model, and the frozen image encoder and mask decoder of
 CHECKPOINT; they differ in how the question reaches the language model. Answers are generated freely on validation images.
@@ -29,7 +29,7 @@ def measure(arm: str, options: argparse.Namespace, folder: Path) -> dict[str, An
     """Train one arm and evaluate it."""
     out = pretrain(
         PretrainOptions(
-            qa=(options.qa,), out=folder / arm, init_vision=options.vision, freeze_grounding=True, question_encoder=arm,
+            qa=(options.qa,), out=folder / arm, init_vision=options.vision, stage="language", question_encoder=arm,
             steps=options.steps, warmup_steps=50, calibration_share=0.0,
         )
     )  # fmt: skip
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--qa", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--vision", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--every", type=int, default=4)
     options = parser.parse_args()
     table = Table("figure", *(f"{arm}, {kind}" for arm in ARMS for kind in ("explicit", "held-out implicit")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from medsegr.errors import Cancelled, ImageError, QuestionError
+from medsegr.errors import Cancelled, CheckpointError, ImageError, QuestionError
 from medsegr.imaging import Picture, Volume, read_image, to_rgb, volume_intensity_range
 from medsegr.imaging.components import remove_specks
 from medsegr.imaging.resizing import resize_rgb
@@ -34,8 +34,11 @@ from medsegr.qa.facts import load_knowledge
 History = Sequence[tuple[str, str]]
 CACHE_BYTES = 512 * 2**20
 MAX_QUESTION = 2000
+SCALES = (1.0, 1.25)  # of the model's square, at which a picture is encoded; masks are averaged over them
 LIKELY = 0.3  # a structure may be outlined unasked from this overview probability on
-SURE_DENIAL = 0.9  # a description is denied only if no word of the denial is less likely than this
+SURE_OF_NAMED = 0.7  # what the question names is denied from this probability of "No" on: 2 % of what is there, on patients
+# kept out of training, is then denied
+SURE_OF_DESCRIBED = 0.9  # a description is denied only if no word of the denial is less likely than this
 NEVER = 2.0
 MAX_TURNS = 8
 MAX_HISTORY_TOKENS = 1500
@@ -91,7 +94,7 @@ class Predictor:
         checkpoint: Checkpoint,
         sentences: SentenceEncoder | None,
         device: str = "cpu",
-        scales: Sequence[float] = (1.0, 1.25, 1.5),
+        scales: Sequence[float] = SCALES,
     ) -> None:
         self.model, self.meta, self.device = checkpoint.model, checkpoint.meta, device
         self.config = checkpoint.model.config
@@ -99,6 +102,7 @@ class Predictor:
         self.targets: tuple[str, ...] = self.config.targets
         knowledge = load_knowledge().concepts
         self.knowledge = tuple(knowledge[name] for name in self.targets if name in knowledge)
+        self._reasons = self.model.context.reasons
         self.version, self.licence = checkpoint.version, str(checkpoint.meta["licence"])
         self._cache: OrderedDict[str, _Prepared] = OrderedDict()
         self._marked: OrderedDict[str, str] = OrderedDict()
@@ -108,6 +112,11 @@ class Predictor:
     def from_pretrained(cls, name_or_dir: str | Path = "embedded", device: str = "cpu") -> Predictor:
         """Load a shipped preset or a checkpoint directory; nothing is downloaded. Raises `CheckpointError`."""
         checkpoint = load_checkpoint(name_or_dir, device)
+        if checkpoint.meta.get("training", {}).get("stage") == "vision":
+            raise CheckpointError(
+                f"{name_or_dir} has learnt to outline and not yet to answer: train it on with "
+                f"`medsegr pretrain QA --stage language --init-vision {name_or_dir} --out OUT`."
+            )
         config = checkpoint.model.config
         sentences = None
         if config.question_encoder != "scratch":
@@ -154,7 +163,13 @@ class Predictor:
         inside = None if box is None else _inside(box, size)
         began = time.perf_counter()
         generated = self._generate(
-            prepared, question, history, on_text, should_stop, max_new_tokens
+            prepared,
+            question,
+            history,
+            self._limits([prepared], question),
+            on_text,
+            should_stop,
+            max_new_tokens,
         )
         answered = time.perf_counter()
         masks, confidences = self._decode(prepared, generated.states, size, click)
@@ -238,15 +253,19 @@ class Predictor:
         should_stop: Callable[[], bool] | None,
         max_new_tokens: int | None,
     ) -> Generated:
-        """Ask on a few slices; keep the answer with most targets, then the surest."""
-        answers: list[tuple[int, float, Generated]] = []
-        for k in dict.fromkeys(chosen[min(len(chosen) - 1, int(p * len(chosen)))] for p in PROBES):
-            prepared = self._prepare(rgb(k), self.scales[:1])
-            generated = self._generate(
-                prepared, question, history, None, should_stop, max_new_tokens
-            )
-            answers.append((generated.states.shape[0], generated.score, generated))
-        return max(answers, key=lambda a: a[:2])[2]
+        """Ask on a few slices; each knows what any of them seems to show. The structures that most of them name win, then the
+        answer that names more, then the surest; slices that show nothing are outvoted by one that does."""
+        slices = dict.fromkeys(chosen[min(len(chosen) - 1, int(p * len(chosen)))] for p in PROBES)
+        probes = [self._prepare(rgb(k), self.scales[:1]) for k in slices]
+        limits = self._limits(probes, question)
+        answers = [
+            self._generate(probe, question, history, limits, None, should_stop, max_new_tokens)
+            for probe in probes
+        ]
+        named = [frozenset(phrases(answer.text)) for answer in answers]
+        votes = Counter(named)
+        ranked = zip(named, answers, strict=True)
+        return max(ranked, key=lambda a: (bool(a[0]), votes[a[0]], len(a[0]), a[1].score))[1]
 
     def _prepare(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> _Prepared:
         """The cached maps of `rgb` [H, W, 3] at each scale; the least recently used images leave the cache."""
@@ -270,23 +289,28 @@ class Predictor:
             prepared.prefix = self.model.context.prefix(prepared.scales[0].context)
         return prepared.prefix
 
-    def _limits(self, prepared: _Prepared, question: str) -> Limits:
-        """What the answer may outline: what the image seems to show, and what the question names.
+    def _limits(self, prepared: Sequence[_Prepared], question: str) -> Limits:
+        """What the answer may outline: what one of the images seems to show, and what the question names.
 
-        A question that names nothing known is a description: it is denied only if the model is sure.
+        A question that names nothing known is a description: it is denied only if the model is sure of every word.
         """
-        chances = torch.sigmoid(prepared.scales[0].present[0]).tolist()
+        logits = torch.stack([p.scales[0].present[0] for p in prepared]).amax(0)
+        chances = torch.sigmoid(logits).tolist()
         likely = [name for name, chance in zip(self.targets, chances, strict=True) if chance >= LIKELY]
         if not likely or not question.strip():
-            return Limits()
+            return Limits(reasons=self._reasons)
         named = [c.name for c in self.knowledge if c.leak(question)]
-        return Limits(tuple(dict.fromkeys([*likely, *named])), 0.0 if named else SURE_DENIAL)
+        phrases = tuple(dict.fromkeys([*likely, *named]))
+        if named:
+            return Limits(phrases, SURE_OF_NAMED, reasons=self._reasons)
+        return Limits(phrases, SURE_OF_DESCRIBED, SURE_OF_DESCRIBED, self._reasons)
 
     def _generate(
         self,
         prepared: _Prepared,
         question: str,
         history: History,
+        limits: Limits,
         on_text: Callable[[str], None] | None,
         should_stop: Callable[[], bool] | None,
         max_new_tokens: int | None,
@@ -309,7 +333,7 @@ class Predictor:
 
         def generate(limits: Limits) -> Generated:
             def on_token(text: str) -> None:
-                if not (limits.sure_denial and text.startswith(DENIAL)):  # a denial may yet be taken back
+                if not (limits.sure_words and text.startswith(DENIAL)):  # such a denial may yet be taken back
                     forward(text)
 
             found = self.model.context.generate(
@@ -326,9 +350,8 @@ class Predictor:
                 raise Cancelled("The question was cancelled.")
             return found
 
-        limits = self._limits(prepared, question)
         generated = generate(limits)
-        if generated.text.startswith(DENIAL) and generated.weakest < limits.sure_denial:
+        if generated.text.startswith(DENIAL) and generated.weakest < limits.sure_words:
             generated = generate(replace(limits, sure_denial=NEVER))
         forward(generated.text)
         return generated

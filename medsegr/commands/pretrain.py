@@ -40,9 +40,18 @@ def pretrain(
     lora_rank: Annotated[
         int, typer.Option(help="With --init: train a LoRA of this rank instead of the whole language model.")
     ] = 0,
-    freeze_grounding: Annotated[
-        bool, typer.Option(help="Train neither image encoder nor mask decoder.")
-    ] = False,
+    stage: Annotated[
+        str,
+        typer.Option(
+            help="vision (encoder and mask decoder from label maps), language (the rest), or joint."
+        ),
+    ] = "joint",
+    image_size: Annotated[
+        int, typer.Option(help="Side in pixels that images are resized to; 0 = the preset's.")
+    ] = 0,
+    images: Annotated[int, typer.Option(help="Images per step.")] = 12,
+    masks: Annotated[int, typer.Option(help="Masks decoded per step.")] = 48,
+    conversations: Annotated[int, typer.Option(help="Conversations per image.")] = 6,
     augment: Annotated[bool, typer.Option(help="Warp and re-light the images.")] = True,
     calibration_share: Annotated[
         float, typer.Option(help="Share of training patients kept out to fit the confidence.")
@@ -54,15 +63,20 @@ def pretrain(
     """Train on the CPU (bf16) or a GPU; an interrupted run goes on where its last state was saved."""
     from medsegr.model.losses import LossWeights
     from medsegr.model.presets import PRESETS
+    from medsegr.training.batches import Sampling
     from medsegr.training.pretrain import PretrainOptions, run
+    from medsegr.training.stages import STAGES
 
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("licence class", licence, ("any", "permissive"))
     _one_of("question encoder", question_encoder, ("minilm", "scratch"))
+    _one_of("stage", stage, STAGES)
     options = PretrainOptions(
         qa=tuple(qa), out=out, preset=preset, init=init, init_vision=init_vision, steps=steps, minutes=minutes,
         learning_rate=learning_rate, seed=seed, device=device, bf16=bf16, threads=threads, licence=licence,
-        question_encoder=question_encoder, lora_rank=lora_rank, freeze_grounding=freeze_grounding, augment=augment,
+        question_encoder=question_encoder, lora_rank=lora_rank, stage=stage, augment=augment,
+        overrides={"image_size": image_size} if image_size else {},
+        sampling=Sampling(images=images, masks=masks, conversations=conversations),
         calibration_share=calibration_share, loss=LossWeights(text=weight_text, bce=weight_bce, dice=weight_dice),
     )  # fmt: skip
     run(options)

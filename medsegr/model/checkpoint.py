@@ -1,7 +1,8 @@
 """Checkpoint directories: written whole or not at all, read with a sentence for everything that can be wrong.
 
 config.json              format version, preset, ModelConfig (shape of the weights, targets, calibration)
-context/                 language model and tokenizer in Hugging Face format (a LoRA in context/adapter, PEFT format)
+context/                 language model and tokenizer in Hugging Face format (a LoRA in context/adapter, PEFT format), and
+                         reasons.json: what may be said of each structure
 grounding.safetensors    encoder, question projection, prompt encoder and mask decoder
 meta.json                version, data, metrics, licence, SHA-256 of every weight file
 card.md                  the model card
@@ -22,13 +23,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from medsegr.errors import CheckpointError
-from medsegr.model.context import ADAPTER
+from medsegr.model.context import ADAPTER, REASONS
 from medsegr.model.medsegr import MedSegR
 from medsegr.model.presets import ModelConfig
 from medsegr.model.question import file_sha256
 from medsegr.model.tokens import check_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 CONTEXT = "context"
 GROUNDING = "grounding.safetensors"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -37,6 +38,7 @@ REQUIRED = (
     f"{CONTEXT}/config.json",
     f"{CONTEXT}/model.safetensors",
     f"{CONTEXT}/tokenizer.json",
+    f"{CONTEXT}/{REASONS}",
     GROUNDING,
     "meta.json",
     "card.md",
@@ -227,11 +229,18 @@ def _build(directory: Path, config: ModelConfig) -> MedSegR:
             f"The tokenizer of the checkpoint cannot be read ({_last_line(error)}); copy the checkpoint anew."
         ) from error
     try:
-        return MedSegR(config, tokenizer)
+        model = MedSegR(config, tokenizer)
     except (TypeError, ValueError, IndexError, RuntimeError, AssertionError, ArithmeticError) as error:
         raise CheckpointError(
             f"config.json describes no model that can be built ({_last_line(error)}); copy the checkpoint anew."
         ) from error
+    said = _read_json(directory / CONTEXT / REASONS)
+    if not all(isinstance(v, list) and all(isinstance(s, str) for s in v) for v in said.values()):
+        raise CheckpointError(
+            f"{REASONS} of the checkpoint must map names to lists of sentences; copy it anew."
+        )
+    model.context.reasons = {name: tuple(sentences) for name, sentences in said.items()}
+    return model
 
 
 def _add_adapter(model: MedSegR, directory: Path, expected: str | None) -> None:

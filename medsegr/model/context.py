@@ -8,6 +8,7 @@ question about the image.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,14 @@ from medsegr.model.question import SentenceEncoder
 from medsegr.model.tokens import ANSWER, END, PAD, SEG, token_id
 
 ADAPTER = "adapter"
+REASONS = "reasons.json"
 WORD_DROPOUT = 0.15
 
 
 @dataclass
 class Generated:
-    """A generated answer: `text` with markup, `states` [n, C] one per `[SEG]`, `score` the mean token probability,
-    `weakest` the smallest."""
+    """A generated answer: `text` with markup, `states` [n, C] one per `[SEG]`, `score` the mean probability of the tokens that
+    were a choice, `weakest` the smallest."""
 
     text: str
     states: Tensor
@@ -71,7 +73,10 @@ def language_model(config: ModelConfig, vocabulary: int, end: int, pad: int) -> 
 
 
 class GlobalContext(nn.Module):
-    """Language model, question projection and tokenizer; never looks at pixels, only at the encoder's image tokens."""
+    """Language model, question projection and tokenizer; never looks at pixels, only at the encoder's image tokens.
+
+    `reasons`: for each structure the sentences that training said of it after its `[SEG]`; nothing else is said of it later.
+    """
 
     def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
@@ -80,6 +85,8 @@ class GlobalContext(nn.Module):
             token_id(tokenizer, token) for token in (SEG, END, ANSWER)
         )
         self.model: Any = language_model(config, len(tokenizer), self.end_id, token_id(tokenizer, PAD))
+        self.reasons: dict[str, tuple[str, ...]] = {}
+        self._spelt: dict[str, list[int]] = {}  # grows with targets and reasons only, not with questions
         self.question_norm = nn.LayerNorm(config.question_dim)
         self.question_project = nn.Linear(config.question_dim, config.context_dim)
 
@@ -110,13 +117,16 @@ class GlobalContext(nn.Module):
             self.model = self.model.merge_and_unload().requires_grad_(True)
 
     def save_pretrained(self, directory: Path, dtype: torch.dtype | None = None) -> None:
-        """HF format (config, safetensors, tokenizer) in `dtype`; a LoRA goes beside it in PEFT format. Changes nothing here."""
+        """HF format (config, safetensors, tokenizer) in `dtype` and the reasons; a LoRA goes beside it in PEFT format. Changes
+        nothing here."""
         stored = copy.deepcopy(self.model).to(dtype or self.llama.dtype)
         if hasattr(stored, "peft_config"):
             stored.save_pretrained(directory / ADAPTER)
             stored = stored.unload()
         stored.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
+        said = json.dumps({name: list(sentences) for name, sentences in self.reasons.items()}, indent=1)
+        (directory / REASONS).write_text(f"{said}\n", encoding="utf-8")
 
     def embed(self, packed: Packed, question_states: Tensor) -> Tensor:
         """[B, T, C] input embeddings: answer tokens from the table, question words from the sentence encoder's states."""
@@ -148,11 +158,11 @@ class GlobalContext(nn.Module):
             inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
         ).last_hidden_state
         text = hidden[:, n:]
-        logits = self.llama.lm_head(text).float()
+        learnt = packed.labels != IGNORE  # the vocabulary is wide: spell only what is to be learnt
         each = nn.functional.cross_entropy(
-            logits.flatten(0, 1), packed.labels.flatten(), ignore_index=IGNORE, reduction="none"
+            self.llama.lm_head(text[learnt]).float(), packed.labels[learnt], reduction="none"
         )
-        weights = packed.weights.flatten()
+        weights = packed.weights[learnt]
         return text, (each * weights).sum() / weights.sum().clamp(min=1)
 
     @torch.inference_mode()
@@ -184,27 +194,30 @@ class GlobalContext(nn.Module):
         out: list[int] = []
         seg_states: list[Tensor] = []
         probabilities: list[float] = []
-        guide = Guide(self.tokenizer, limits or Limits())
+        guide = Guide(self.tokenizer, limits or Limits(), self._spelt)
         try:
             hidden = self._extend(prefix, self.embed(packed, states))[0, -1]
-            for _ in range(max_new_tokens or self.config.max_new_tokens):
+            limit = max_new_tokens or self.config.max_new_tokens
+            while len(out) < limit:
                 if should_stop and should_stop():
                     return None
                 distribution = guide.allow(self.llama.lm_head(hidden).float().softmax(-1))
                 token = int(distribution.argmax())
-                guide.step(token)
                 probabilities.append(float(distribution[token]))
-                if token == self.end_id:
-                    break
-                out.append(token)
-                before = hidden
-                hidden = self._extend(
-                    prefix, self.llama.get_input_embeddings()(torch.tensor([[token]], device=hidden.device))
-                )[0, -1]
-                if token == self.seg_id:
-                    seg_states.append(hidden if self.config.seg_state == "token" else before)
-                if on_token:
+                run = guide.run(token, limit - len(out))
+                ended = run[-1] == self.end_id
+                said = run[:-1] if ended else run
+                if self.seg_id in said or not ended:  # the last words of an answer need not be read
+                    ids = torch.tensor([said], device=hidden.device)
+                    new = self._extend(prefix, self.llama.get_input_embeddings()(ids))[0]
+                    states = new if self.config.seg_state == "token" else torch.cat([hidden[None], new[:-1]])
+                    seg_states += [state for state, t in zip(states, said, strict=True) if t == self.seg_id]
+                    hidden = new[-1]
+                out += said
+                if on_token and said:
                     on_token(str(self.tokenizer.decode(out)))
+                if ended:
+                    break
         finally:
             added = prefix.cache.get_seq_length() - prefix.length
             if added:

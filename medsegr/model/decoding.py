@@ -1,62 +1,128 @@
-"""What a generated answer may say: only structures that the image seems to show or the question names may be outlined.
+"""What a generated answer may say: only structures that the image seems to show or the question names may be outlined, and what
+is said of one is a sentence that the knowledge base has about it.
 
-A small language model that meets a new description would otherwise name a structure of another part of the body.
+A small language model that meets a new description would otherwise name a structure of another part of the body, or try to repeat
+words that it cannot spell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from medsegr.model.tokens import PHRASE_END, PHRASE_START, token_id
+from medsegr.model.tokens import END, PHRASE_END, PHRASE_START, SEG, token_id
 
 DENIAL = "No"
+GOES_ON = (" and", ",", ".", ";")
+"""How an answer may go on after a `[SEG]` without saying anything about the structure."""
+OUTLINED = (" is outlined", " are outlined")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`phrases` that may stand between `<p>` and `</p>` (empty: any); `sure_denial`: an answer may begin with "No" only if that
-    word's probability is at least this."""
+    """`phrases` that may stand between `<p>` and `</p> [SEG]` (empty: any); `sure_denial`: an answer may begin with "No" only if
+    that word's probability is at least this, and `sure_words`: no later word of such an answer may be less likely (whoever
+    generates looks back at it: `Generated.weakest`); `reasons`: what may be said of a phrase right after its `[SEG]`; it ends the
+    answer (a phrase that is missing: anything)."""
 
     phrases: tuple[str, ...] = ()
     sure_denial: float = 0.0
+    sure_words: float = 0.0
+    reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Guide:
     """Follows one answer token by token and rules out what `Limits` forbids."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:
-        self.start, self.end = token_id(tokenizer, PHRASE_START), token_id(tokenizer, PHRASE_END)
-        self.denial = tokenizer.encode(DENIAL, add_special_tokens=False)[0]
-        self.paths: list[list[int]] = [
-            [*tokenizer.encode(phrase, add_special_tokens=False), self.end] for phrase in limits.phrases
-        ]
-        self.sure_denial = limits.sure_denial
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, limits: Limits, spelt: dict[str, list[int]] | None = None
+    ) -> None:
+        """`spelt`: ids of texts that were spelt for earlier answers; the same sentences come again and again."""
+        self.tokenizer, self.limits = tokenizer, limits
+        self.spelt = {} if spelt is None else spelt
+        self.start, self.end, self.seg = (token_id(tokenizer, t) for t in (PHRASE_START, PHRASE_END, SEG))
+        self.denial = self._spell(DENIAL)[0]
+        self.stop = token_id(tokenizer, END)
+        self.goes_on = {self.stop, *(self._spell(text)[0] for text in GOES_ON)}
+        self.paths = [[*self._spell(phrase), self.end, *self._spell(f" {SEG}")] for phrase in limits.phrases]
         self.first = True
+        self.phrase = ""
+        self.drawn = 0
         self.inside: list[int] | None = None
+        self.tail: list[int] | None = None
+        self.tails: list[list[int]] = []
+
+    def _spell(self, text: str) -> list[int]:
+        if text not in self.spelt:
+            self.spelt[text] = list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.spelt[text]
 
     def allow(self, distribution: Tensor) -> Tensor:
         """The distribution [V] over the next token with forbidden tokens at zero."""
-        if self.first and float(distribution[self.denial]) < self.sure_denial:
-            distribution = distribution.index_fill(0, torch.tensor([self.denial], device=distribution.device), 0.0)
+        if self.first and float(distribution[self.denial]) < self.limits.sure_denial:
+            distribution = distribution.index_fill(
+                0, torch.tensor([self.denial], device=distribution.device), 0.0
+            )
+        nexts = self._nexts()
+        if nexts is None:
+            return distribution
+        mask = torch.zeros_like(distribution)
+        mask[sorted(nexts)] = 1.0
+        return distribution * mask + mask * 1e-12
+
+    def _nexts(self) -> set[int] | None:
+        """Tokens that may come next; None: any."""
         if self.inside is not None and self.paths:
-            depth = len(self.inside)
-            nexts: Sequence[int] = sorted({p[depth] for p in self.paths if p[:depth] == self.inside})
-            mask = torch.zeros_like(distribution)
-            mask[list(nexts)] = 1.0
-            distribution = distribution * mask + mask * 1e-12
-        return distribution
+            return _continuations(self.paths, self.inside)
+        if self.tail is None:
+            return None
+        nexts = _continuations(self.tails, self.tail)
+        return nexts if self.tail else nexts | self.goes_on
 
     def step(self, token: int) -> None:
         """The token that was chosen."""
         self.first = False
+        if self.tail is not None:
+            self.tail.append(token)
+            if not _continuations(self.tails, self.tail):  # said to its end, or something else was begun
+                self.tail = None
         if token == self.start:
-            self.inside = []
-        elif token == self.end:
+            self.inside, self.phrase = [], ""
+        elif token == self.seg:
             self.inside = None
+            if self.phrase in self.limits.reasons:
+                known = (
+                    self.limits.reasons[self.phrase] if self.drawn == 0 else ()
+                )  # of several, none is explained
+                said = [[*self._spell(f" {reason}"), self.stop] for reason in known]
+                self.tails, self.tail = [*said, *(self._spell(text) for text in OUTLINED)], []
+            self.phrase = ""
+            self.drawn += 1
         elif self.inside is not None:
+            if token == self.end:
+                self.phrase = str(self.tokenizer.decode(self.inside)).strip()
             self.inside.append(token)
+
+    def run(self, token: int, limit: int) -> list[int]:
+        """The token that was chosen and all that follow without a choice, at most `limit`: they can be read in one pass."""
+        tokens = [token]
+        self.step(token)
+        while len(tokens) < limit and (following := self.forced()) is not None:
+            tokens.append(following)
+            self.step(following)
+        return tokens
+
+    def forced(self) -> int | None:
+        """The one token that may come next, if there is but one: it needs no thought."""
+        nexts = self._nexts()
+        return next(iter(nexts)) if nexts and len(nexts) == 1 else None
+
+
+def _continuations(paths: Sequence[list[int]], written: list[int]) -> set[int]:
+    """Tokens by which some path goes on after `written`."""
+    depth = len(written)
+    return {path[depth] for path in paths if len(path) > depth and path[:depth] == written}

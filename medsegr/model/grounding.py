@@ -1,7 +1,8 @@
 """Pixel-level grounding: SAM's prompt encoder and mask decoder, fed with `[SEG]` states instead of clicks alone.
 
-The decoder keeps `segment_anything`'s two-way transformer and hypernetwork and adds the encoder's maps of strides 8, 4 and 2
-to the up-scaled embedding, as SAM 2 does with strides 8 and 4.
+The decoder keeps `segment_anything`'s two-way transformer, up-scaling and hypernetwork. Further hypernetworks weigh the
+encoder's finished maps of strides 4 and 2, so that detail costs one product per prompt (SAM 2 adds such maps before its
+hypernetwork, which costs convolutions per prompt).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Masks:
 class HighResolutionMaskDecoder(MaskDecoder):  # type: ignore[misc]
     """SAM's `MaskDecoder` with skips, one mask per prompt and a presence score."""
 
-    def __init__(self, dim: int, use_skips: bool) -> None:
+    def __init__(self, dim: int, skip_widths: tuple[int, ...]) -> None:
         transformer = TwoWayTransformer(
             depth=2, embedding_dim=dim, num_heads=8 if dim % 8 == 0 else 4, mlp_dim=4 * dim
         )
@@ -41,8 +42,7 @@ class HighResolutionMaskDecoder(MaskDecoder):  # type: ignore[misc]
             iou_head_depth=2,
             iou_head_hidden_dim=dim,
         )
-        self.use_skips = use_skips
-        self.fine_hypernetwork = MLP(dim, dim, dim // 8, 3)
+        self.skip_hypernetworks = nn.ModuleList(MLP(dim, dim, width + 1, 3) for width in skip_widths)
         self.presence_head = MLP(dim, dim, 1, 2)
 
     def decode(
@@ -55,29 +55,34 @@ class HighResolutionMaskDecoder(MaskDecoder):  # type: ignore[misc]
         chooser = F.one_hot(image_index, len(features.embedding))
         embedding = _per_prompt(features.embedding, chooser) + dense
         states, image = self.transformer(embedding, position.expand(n, -1, -1, -1), tokens)
-        conv1, norm, act1, conv2, act2 = self.output_upscaling
-        x = conv1(image.transpose(1, 2).reshape(embedding.shape))
-        x = act1(norm(x + _per_prompt(features.skips[0], chooser) if self.use_skips else x))
-        x = conv2(x)
-        x = act2(x + _per_prompt(features.skips[1], chooser) if self.use_skips else x)
-        logits = torch.einsum("nc,nchw->nhw", self.output_hypernetworks_mlps[0](states[:, 1]), x)
-        logits = F.interpolate(logits.unsqueeze(1), scale_factor=2, mode="bilinear", align_corners=False)[
-            :, 0
-        ]
-        if self.use_skips:
-            logits = logits + self._fine(features.skips[2], image_index, self.fine_hypernetwork(states[:, 1]))
+        mask_token = states[:, 1]
+        upscaled = self.output_upscaling(image.transpose(1, 2).reshape(embedding.shape))
+        logits = torch.einsum("nc,nchw->nhw", self.output_hypernetworks_mlps[0](mask_token), upscaled)
+        for skip, hypernetwork in zip(features.skips, self.skip_hypernetworks, strict=False):
+            if logits.shape[1:] != skip.shape[2:]:
+                logits = _resized(logits, skip.shape[2:])
+            logits = logits + _weighed(skip, image_index, hypernetwork(mask_token))
+        if not self.skip_hypernetworks:
+            logits = _resized(logits, features.skips[-1].shape[2:])
         head = states[:, 0]
         return Masks(logits, self.iou_prediction_head(head)[:, 0], self.presence_head(head)[:, 0])
 
-    @staticmethod
-    def _fine(skip: Tensor, image_index: Tensor, weights: Tensor) -> Tensor:
-        """Stride-2 detail [N, h, w]: each prompt's weights over its image's map, without copying the map per prompt."""
-        fine = F.gelu(skip).flatten(2)
-        out = weights.new_zeros((len(weights), fine.shape[2]))
-        for row in sorted(set(image_index.tolist())):
-            chosen = (image_index == row).nonzero()[:, 0]
-            out = out.index_copy(0, chosen, weights[chosen].to(out.dtype) @ fine[row].to(out.dtype))
-        return out.view(-1, *skip.shape[-2:])
+
+def _resized(logits: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(logits.unsqueeze(1), size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _weighed(skip: Tensor, image_index: Tensor, weights: Tensor) -> Tensor:
+    """[N, h, w]: each prompt's weights [N, C + 1] (the last one is a bias) over its image's map [B, C, h, w], without copying
+    the map per prompt."""
+    maps = skip.flatten(2).unbind(
+        0
+    )  # one gradient for all rows, where indexing would make one of full size for each
+    order = torch.argsort(image_index, stable=True)
+    counts = torch.bincount(image_index, minlength=len(maps)).tolist()
+    groups = torch.split(weights[order], counts)
+    out = [w[:, :-1] @ m.to(w.dtype) + w[:, -1:] for w, m in zip(groups, maps, strict=True) if len(w)]
+    return torch.cat(out)[torch.argsort(order)].view(-1, *skip.shape[-2:])
 
 
 def _per_prompt(maps: Tensor, chooser: Tensor) -> Tensor:
@@ -104,7 +109,10 @@ class Grounding(nn.Module):
             mask_in_chans=4,
         )
         del self.prompt_encoder.mask_downscaling  # masks are never prompts here
-        self.decoder = HighResolutionMaskDecoder(dim, config.high_resolution_skips)
+        self.decoder = HighResolutionMaskDecoder(
+            dim, config.pixel_widths[2:] if config.high_resolution_skips else ()
+        )
+        self.names = nn.Embedding(len(config.targets), dim * config.prompt_tokens)
 
     def forward(
         self, features: ImageFeatures, image_index: Tensor, states: Tensor, points: Tensor, labels: Tensor
@@ -114,7 +122,14 @@ class Grounding(nn.Module):
         features: maps of B images; image_index [N] int64, the image of each prompt; states [N, C] language-model states;
         points [N, P, 2] as (x, y) pixels of the model's square; labels [N, P] 1 inside, 0 outside, -1 no click.
         """
-        sparse = self.project(states).view(-1, self.n_tokens, self.dim)
+        return self.decode(features, image_index, self.project(states), points, labels)
+
+    def decode(
+        self, features: ImageFeatures, image_index: Tensor, prompts: Tensor, points: Tensor, labels: Tensor
+    ) -> Masks:
+        """The same for finished prompts [N, prompt_tokens * G]: projected states, or rows of `names` (which stand for the known
+        structures while the vision part is trained before the language part)."""
+        sparse = prompts.view(-1, self.n_tokens, self.dim)
         encoder = self.prompt_encoder
         clicks = encoder._embed_points(points, labels, pad=False)
         position = encoder.pe_layer(features.embedding.shape[-2:]).unsqueeze(0).to(sparse.dtype)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from medsegr.model.context import GlobalContext
 from medsegr.model.encoder import ConvEncoder, ImageFeatures
 from medsegr.model.grounding import Grounding, Masks
-from medsegr.model.losses import LossWeights, dice_loss, mask_bce
+from medsegr.model.losses import LossWeights, dice_loss, hard_dice, mask_bce
 from medsegr.model.packing import Packed
 from medsegr.model.presets import ModelConfig
 
@@ -24,7 +24,8 @@ class Batch:
     pixels [B, 3, S, S] normalised; seg_row, seg_column [N] say where each `[SEG]` stands in `packed`; decode_query [M] and
     decode_image [M] pair a `[SEG]` with an image (its own, or another of the same set, so that a token learns to be used on
     slices it was not written for); truth [M, S/2, S/2] bool; points [M, P, 2] (x, y), point_labels [M, P];
-    present [B, n_targets] is 1 for targets shown, 0 for those declared absent, -1 where unknown.
+    present [B, n_targets] is 1 for targets shown, 0 for those not shown, -1 where unknown; seg_target [N] the number of the known
+    structure that a `[SEG]` stands for, or -1.
     """
 
     pixels: Tensor
@@ -35,6 +36,27 @@ class Batch:
     decode_query: Tensor
     decode_image: Tensor
     truth: Tensor
+    points: Tensor
+    point_labels: Tensor
+    present: Tensor
+    seg_target: Tensor
+
+
+@dataclass
+class VisionBatch:
+    """One step of the vision part alone: B images, M pairs of an image and a known structure, Q of them decoded by prompt.
+
+    pixels [B, 3, S, S] normalised; image, target [M] int64, pairs of one image stand together; truth [M, S/2, S/2] bool;
+    weight [M] what a pair counts; prompted [Q] indices into the pairs; points [Q, P, 2] (x, y), point_labels [Q, P];
+    present [B, n_targets] as in `Batch`.
+    """
+
+    pixels: Tensor
+    image: Tensor
+    target: Tensor
+    truth: Tensor
+    weight: Tensor
+    prompted: Tensor
     points: Tensor
     point_labels: Tensor
     present: Tensor
@@ -58,35 +80,44 @@ class MedSegR(nn.Module):
         """Losses by name; "loss" is their weighted sum."""
         features = self.encoder(batch.pixels)
         hidden, text = self.context(features.context, batch.packed, batch.question_states)
-        losses = {"text": text}
-        known = batch.present >= 0
-        total = weights.text * text
-        if bool(known.any()):
-            losses["overview"] = F.binary_cross_entropy_with_logits(
-                features.present.float()[known], batch.present[known].float()
-            )
-            total = total + weights.overview * losses["overview"]
+        losses = {"text": text, **_overview_loss(features, batch.present)}
         if batch.decode_query.numel():
             offset = 0 if self.config.seg_state == "token" else 1
             states = hidden[batch.seg_row, batch.seg_column - offset]
-            masks: Masks = self.grounding(
-                features, batch.decode_image, states[batch.decode_query], batch.points, batch.point_labels
+            prompts = self.grounding.project(states)
+            masks = self.grounding.decode(
+                features, batch.decode_image, prompts[batch.decode_query], batch.points, batch.point_labels
             )
-            truth = batch.truth
-            present = truth.flatten(1).any(1)
-            losses["bce"] = mask_bce(masks.logits, truth)
-            losses["dice"] = dice_loss(masks.logits, truth)
-            with torch.no_grad():
-                hard = masks.logits > 0
-                overlap = (hard & truth).flatten(1).sum(1).float()
-                dice = 2 * overlap / (hard.flatten(1).sum(1) + truth.flatten(1).sum(1)).clamp(min=1)
-            losses["presence"] = F.binary_cross_entropy_with_logits(masks.presence.float(), present.float())
-            losses["quality"] = F.binary_cross_entropy_with_logits(masks.quality.float(), dice)
-            total = total + sum(
-                getattr(weights, name) * losses[name] for name in ("bce", "dice", "presence", "quality")
-            )
-            losses["train_dice"] = dice[present].mean() if bool(present.any()) else dice.new_zeros(())
-        losses["loss"] = total
+            losses |= mask_losses(masks, batch.truth)
+            names, named = self.grounding.names.weight, batch.seg_target >= 0
+            finished = not names.requires_grad  # in the language stage: what the vision stage has learnt
+            if finished and bool(named.any()):
+                losses["names"] = F.mse_loss(prompts[named].float(), names[batch.seg_target[named]].float())
+        losses["loss"] = weights.total(losses)
+        return losses
+
+    def forward_vision(self, batch: VisionBatch, weights: LossWeights) -> dict[str, Tensor]:
+        """Losses of the vision part: every known structure of every image outlined at once by the overview's weights (deep
+        supervision), some of them also by the mask decoder, prompted by name; "pair_dice" [M] is what the former reached."""
+        features = self.encoder(batch.pixels)
+        coarse, fine = features.skips[-2:]
+        counts = torch.bincount(batch.image, minlength=len(coarse)).tolist()
+        rows = zip(torch.split(batch.target, counts), coarse.unbind(0), fine.unbind(0), strict=True)
+        outline = torch.cat([self.encoder.overview.outline(t, c, f) for t, c, f in rows if len(t)])
+        losses = _overview_loss(features, batch.present)
+        losses["dense_bce"] = mask_bce(outline, batch.truth, batch.weight)
+        losses["dense_dice"] = dice_loss(outline, batch.truth, batch.weight)
+        chosen = batch.prompted
+        masks = self.grounding.decode(
+            features,
+            batch.image[chosen],
+            self.grounding.names(batch.target[chosen]),
+            batch.points,
+            batch.point_labels,
+        )
+        losses |= mask_losses(masks, batch.truth[chosen])
+        losses["loss"] = weights.total(losses)
+        losses["pair_dice"] = hard_dice(outline, batch.truth)
         return losses
 
     @torch.inference_mode()
@@ -115,3 +146,27 @@ class MedSegR(nn.Module):
             features, index, states.repeat(b, 1), points.expand(b * n, -1, -1), labels.expand(b * n, -1)
         )
         return masks
+
+
+def _overview_loss(features: ImageFeatures, present: Tensor) -> dict[str, Tensor]:
+    known = present >= 0
+    if not bool(known.any()):
+        return {}
+    return {
+        "overview": F.binary_cross_entropy_with_logits(
+            features.present.float()[known], present[known].float()
+        )
+    }
+
+
+def mask_losses(masks: Masks, truth: Tensor) -> dict[str, Tensor]:
+    """Losses of decoded masks against truth [N, h, w]; "train_dice" is the mean hard Dice of those that are present."""
+    present = truth.flatten(1).any(1)
+    dice = hard_dice(masks.logits, truth)
+    return {
+        "bce": mask_bce(masks.logits, truth),
+        "dice": dice_loss(masks.logits, truth),
+        "presence": F.binary_cross_entropy_with_logits(masks.presence.float(), present.float()),
+        "quality": F.binary_cross_entropy_with_logits(masks.quality.float(), dice),
+        "train_dice": dice[present].mean() if bool(present.any()) else dice.new_zeros(()),
+    }

@@ -138,7 +138,14 @@ def pack(
             )
         )
         starts.append(columns)
-    fill = {"token_ids": pad_id, "question_index": -1, "segment": 0, "position": 0, "labels": IGNORE, "weights": 0.0}
+    fill = {
+        "token_ids": pad_id,
+        "question_index": -1,
+        "segment": 0,
+        "position": 0,
+        "labels": IGNORE,
+        "weights": 0.0,
+    }
     padded = {
         name: torch.nn.utils.rnn.pad_sequence(
             [getattr(m, name) for m in merged], batch_first=True, padding_value=value

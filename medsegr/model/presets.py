@@ -16,7 +16,8 @@ class ModelConfig:
     """Everything that decides the shape of the weights.
 
     `image_size` is the side in pixels of the square the image is resized to (aspect is not kept, as in MedSAM).
-    `encoder_channels` are the widths at strides 2, 4, 8, 16 and 32; `encoder_blocks` the residual blocks at strides 4..32.
+    `encoder_channels` are the widths at strides 2, 4, 8, 16 and 32; `encoder_blocks` the residual blocks at strides 4..32;
+    `pixel_widths` the widths of the way back up, at strides 16, 8, 4 and 2.
     `question_encoder` is "minilm" (frozen sentence encoder) or "scratch" (the language model's own embeddings).
     `seg_state` is "token" (state at `[SEG]`) or "predicting" (state just before it, as LISA does).
     """
@@ -24,6 +25,8 @@ class ModelConfig:
     image_size: int = 256
     encoder_channels: tuple[int, ...] = (32, 64, 128, 192, 256)
     encoder_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    pixel_widths: tuple[int, ...] = (128, 128, 96, 32)
+    overview_tokens: int = 48
     grounding_dim: int = 128
     prompt_tokens: int = 2
     high_resolution_skips: bool = True
@@ -67,6 +70,7 @@ PRESETS: dict[str, ModelConfig] = {
         image_size=64,
         encoder_channels=(8, 16, 16, 24, 32),
         encoder_blocks=(1, 1, 1, 1),
+        pixel_widths=(32, 24, 24, 16),
         grounding_dim=32,
         context_dim=48,
         context_layers=2,

@@ -36,7 +36,7 @@ class Mix:
     implicit: float = 0.40
     multi: float = 0.09
     all: float = 0.05
-    absent_same_set: float = 0.11
+    absent_same_set: float = 0.22
     absent_elsewhere: float = 0.07
     several_turns: float = 0.35
     absent_follow_up: float = 0.12

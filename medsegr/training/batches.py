@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,8 @@ class Query:
 
 
 class Sampler:
-    """Draws cases: sets by the root of their size, more for those with many targets; images evenly within a set."""
+    """Draws cases: sets by the root of their size, more for those with many targets and those not yet learnt; images evenly
+    within a set."""
 
     def __init__(self, cases: Sequence[Case], seed: int) -> None:
         self.rng = random.Random(seed)
@@ -65,20 +66,28 @@ class Sampler:
             )
             for name in self.names
         }
-        self.weights = [
-            math.sqrt(len(by_set[name])) * (1 + 0.5 * math.log2(1 + targets[name])) for name in self.names
-        ]
+        self.base = {
+            name: math.sqrt(len(by_set[name])) * (1 + 0.5 * math.log2(1 + targets[name]))
+            for name in self.names
+        }
+        self.level = dict.fromkeys(self.names, 0.5)
         self.n_targets = targets
         self.queues: dict[str, list[Case]] = {name: [] for name in self.names}
 
     def draw(self, count: int) -> list[Case]:
         """`count` cases; every image of a set comes once before any comes twice."""
         chosen = []
-        for name in self.rng.choices(self.names, self.weights, k=count):
+        weights = [self.base[name] * (1.15 - self.level[name]) for name in self.names]
+        for name in self.rng.choices(self.names, weights, k=count):
             if not self.queues[name]:
                 self.queues[name] = self.rng.sample(self.by_set[name], len(self.by_set[name]))
             chosen.append(self.queues[name].pop())
         return chosen
+
+    def learnt(self, dice: Mapping[str, float]) -> None:
+        """Note how well sets are outlined just now: those that are not will be drawn more often."""
+        for name, value in dice.items():
+            self.level[name] += 0.03 * (value - self.level[name])
 
     def conversations(self, case: Case, sampling: Sampling) -> list[Conversation]:
         """Some of a case's conversations: more where a set has many targets."""
@@ -136,10 +145,7 @@ def make_batch(
 ) -> Batch:
     """Draw, augment and pack one step; tensors on the CPU."""
     cases = sampler.draw(sampling.images)
-    rgb = torch.from_numpy(np.stack([c.rgb for c in cases]))
-    labels = torch.from_numpy(np.stack([c.labels for c in cases]))
-    mirror = [torch.tensor([getattr(c, name) for c in cases]) for name in ("mirror_x", "mirror_y")]
-    rgb, labels = augment(rgb, labels, mirror[0], mirror[1], ranges, generator)
+    rgb, labels = augmented(cases, ranges, generator)
     context = model.context
     drawn: list[list[Conversation]] = []
     rows: list[list[tuple[Packed, Tensor]]] = []
@@ -175,7 +181,8 @@ def make_batch(
         if pairs
         else torch.zeros(0, *small.shape[1:], dtype=torch.bool)
     )
-    points, point_labels = _clicks(truth, sampler.rng, sampling.click)
+    number = {name: i for i, name in enumerate(model.config.targets)}
+    points, point_labels = clicks(truth, sampler.rng, sampling.click)
     return Batch(
         model.normalise(rgb),
         packed,
@@ -187,20 +194,42 @@ def make_batch(
         truth,
         points,
         point_labels,
-        _present(cases, model.config.targets),
+        shown(cases, labels, model.config.targets),
+        torch.tensor([number.get(q.target.label, -1) for q in queries], dtype=torch.long),
     )
 
 
-def _present(cases: Sequence[Case], targets: Sequence[str]) -> Tensor:
-    """[B, n_targets] int64: 1 shown, 0 declared absent, -1 unknown."""
-    rows = [
-        [1 if name in case.present else 0 if name in case.ruled_out else -1 for name in targets]
-        for case in cases
-    ]
+def augmented(
+    cases: Sequence[Case], ranges: Augmentation, generator: torch.Generator, swap: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The pictures [B, S, S, 3] and label maps [B, S, S] of the cases after augmentation. With `swap`, half of the images whose
+    sides are alike are mirrored and their labels renumbered (what was said about the image holds no longer)."""
+    rgb = torch.from_numpy(np.stack([c.rgb for c in cases]))
+    labels = torch.from_numpy(np.stack([c.labels for c in cases]))
+    coin = torch.rand(len(cases), generator=generator) < (0.5 if swap and ranges.degrees else 0.0)
+    for i, case in enumerate(cases):
+        if case.swap is not None and bool(coin[i]):
+            rgb[i] = rgb[i].flip(1)
+            labels[i] = torch.from_numpy(case.swap)[labels[i].flip(1).long()]
+    mirror = [torch.tensor([getattr(c, name) for c in cases]) for name in ("mirror_x", "mirror_y")]
+    return augment(rgb, labels, mirror[0], mirror[1], ranges, generator)
+
+
+def shown(cases: Sequence[Case], labels: Tensor, targets: Sequence[str]) -> Tensor:
+    """[B, n_targets] int64: 1 where a labelled image of this kind shows the target, 0 where not, -1 where it may be there
+    unlabelled. Targets of other sets count as not shown: the overview tells what kind of image this is."""
+    rows = []
+    for case, label_map in zip(cases, labels.numpy(), strict=True):
+        there = set(np.unique(label_map).tolist())
+        row = []
+        for name in targets:
+            values = case.values.get(name)
+            row.append(0 if values is None else 1 if there & set(values) else 0 if case.exhaustive else -1)
+        rows.append(row)
     return torch.tensor(rows, dtype=torch.long)
 
 
-def _clicks(truth: Tensor, rng: random.Random, rate: float) -> tuple[Tensor, Tensor]:
+def clicks(truth: Tensor, rng: random.Random, rate: float) -> tuple[Tensor, Tensor]:
     """For some masks one click inside the truth: points [M, 1, 2] (x, y) in the full square, labels [M, 1] (1 or -1 for none)."""
     points, labels = torch.zeros(len(truth), 1, 2), -torch.ones(len(truth), 1)
     for i, mask in enumerate(truth):

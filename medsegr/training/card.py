@@ -14,7 +14,7 @@ def model_card(meta: dict[str, Any], conversations: Sequence[Conversation]) -> s
     rows = "\n".join(
         f"| {name} | {count} | {licences.get(name, '?')} |" for name, count in meta["data"]["images"].items()
     )
-    training = meta["training"]
+    stages = "\n".join(f"{n}. {_stage(run)}" for n, run in enumerate(_runs(meta["training"]), start=1))
     return f"""# MedSeg-R {meta["version"]}
 
 **Research use only. Not a medical device, not a diagnosis.** Licence of the weights: {meta["licence"]}.
@@ -25,7 +25,7 @@ questions.
 
 ## Training data
 
-{training["steps"]} steps, {training["images"]} image presentations, {training["minutes"]} minutes.
+{stages}
 
 | set | images | licence |
 | --- | --- | --- |
@@ -40,3 +40,17 @@ Questions and answers were written by templates over a knowledge base that no ph
 - The reason given in an answer is a general fact about the structure, not a finding read off this image.
 - Volumes are read slice by slice.
 """
+
+
+def _runs(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """The run and all that its weights began with, first one first."""
+    return [*(run for earlier in training.get("earlier", []) for run in _runs(earlier)), training]
+
+
+def _stage(run: dict[str, Any]) -> str:
+    """One line about a training run."""
+    size = f" at {run['image_size']} px" if "image_size" in run else ""
+    return (
+        f"stage {run.get('stage', 'joint')}{size}: {run.get('steps', '?')} steps, "
+        f"{run.get('images', '?')} image presentations, {run.get('minutes', '?')} minutes"
+    )

@@ -113,7 +113,7 @@ def test_hashes_of_the_weights(tmp_path: Path) -> None:
 def whole_checkpoint(folder: Path, **changes: object) -> None:
     """Everything that `weights` looks at, with weight files of a few bytes."""
     recorded = checkpoint_files(folder)
-    for name in ("context/config.json", "context/tokenizer.json", "card.md"):
+    for name in ("context/config.json", "context/tokenizer.json", "context/reasons.json", "card.md"):
         (folder / name).write_text("{}")
     config = {"format": FORMAT, "model": {**PRESETS["tiny"].to_json(), **changes}, "targets": []}
     (folder / "config.json").write_text(json.dumps(config))

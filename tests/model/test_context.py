@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from medsegr.model.context import Generated
+from medsegr.model.decoding import Guide, Limits
 from medsegr.model.medsegr import MedSegR
 from medsegr.model.packing import conversation_tokens
+from medsegr.model.tokens import PHRASE_START, token_id
 
 
 def _prefix(model: MedSegR) -> tuple[torch.Tensor, object]:
@@ -54,3 +58,32 @@ def test_lora_trains_only_its_own_weights_and_saves_in_peft_format(tiny: MedSegR
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
     assert (tmp_path / "model.safetensors").is_file()
     assert hasattr(tiny.context.model, "peft_config"), "saving must leave the model as it was"
+
+
+def test_reading_forced_tokens_in_one_pass_changes_nothing(
+    tiny: MedSegR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(
+        ("liver", "left kidney"), reasons={"liver": ("makes bile.",), "left kidney": ("makes urine.",)}
+    )
+    _, prefix = _prefix(tiny)
+    start = [("Where is the liver?", "The <p>liver</p> [SEG] makes bile.")]
+
+    def answer() -> Generated:
+        found = tiny.context.generate(prefix, start, "Where?", None, limits=limits, max_new_tokens=24)
+        assert found is not None
+        return found
+
+    def prefer(hidden: torch.Tensor) -> torch.Tensor:  # begin every answer with a phrase
+        logits = head(hidden)
+        logits[..., token_id(tiny.context.tokenizer, PHRASE_START)] += 3.0
+        return logits
+
+    head = tiny.context.llama.lm_head.forward
+    monkeypatch.setattr(tiny.context.llama.lm_head, "forward", prefer)
+    quick = answer()
+    monkeypatch.setattr(Guide, "forced", lambda self: None)
+    slow = answer()
+    assert quick.text == slow.text and quick.text.startswith("<p>")
+    torch.testing.assert_close(quick.states, slow.states, atol=1e-4, rtol=1e-4)
+    assert quick.states.shape[0] == quick.text.count("[SEG]") > 0

@@ -6,23 +6,36 @@ import torch
 
 from medsegr.model.decoding import DENIAL, Guide, Limits
 from medsegr.model.medsegr import MedSegR
-from medsegr.model.tokens import PHRASE_END, PHRASE_START, token_id
+from medsegr.model.tokens import END, PHRASE_END, PHRASE_START, SEG, token_id
 
 
-def test_a_phrase_follows_an_allowed_path(tiny: MedSegR) -> None:
+def test_a_phrase_follows_an_allowed_path_and_its_mask_token_follows_it(tiny: MedSegR) -> None:
     tokenizer = tiny.context.tokenizer
     guide = Guide(tokenizer, Limits(("liver", "left kidney")))
     guide.step(token_id(tokenizer, PHRASE_START))
     written: list[int] = []
     wish = torch.rand(len(tokenizer), generator=torch.Generator().manual_seed(0))
-    for _ in range(20):
+    while guide.inside is not None and len(written) < 30:
         token = int(guide.allow(wish).argmax())
         guide.step(token)
-        if token == token_id(tokenizer, PHRASE_END):
-            break
         written.append(token)
-    assert tokenizer.decode(written) in {"liver", "left kidney"}
+    assert tokenizer.decode(written) in {f"liver{PHRASE_END} {SEG}", f"left kidney{PHRASE_END} {SEG}"}
     assert torch.equal(guide.allow(wish), wish), "outside a phrase nothing is limited"
+
+
+def test_what_needs_no_choice_is_read_in_one_pass(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    reasons = {"liver": ("makes bile.",)}
+    one = Guide(tokenizer, Limits(("liver",), reasons=reasons))
+    run = one.run(token_id(tokenizer, PHRASE_START), 100)
+    assert tokenizer.decode(run) == f"{PHRASE_START}liver{PHRASE_END} {SEG}"
+    start = tokenizer.encode(" makes", add_special_tokens=False)[0]
+    assert tokenizer.decode(one.run(start, 100)) == f" makes bile.{END}", (
+        "what is said of a structure ends the answer"
+    )
+    two = Guide(tokenizer, Limits(("liver", "spleen"), reasons=reasons))
+    assert two.run(token_id(tokenizer, PHRASE_START), 100) == [token_id(tokenizer, PHRASE_START)]
+    assert len(Guide(tokenizer, Limits(("liver",))).run(token_id(tokenizer, PHRASE_START), 2)) == 2
 
 
 def test_an_unsure_denial_is_ruled_out_at_the_first_token_only(tiny: MedSegR) -> None:
@@ -43,4 +56,78 @@ def test_no_limits_change_nothing(tiny: MedSegR) -> None:
     guide = Guide(tiny.context.tokenizer, Limits())
     wish = torch.rand(len(tiny.context.tokenizer))
     guide.step(token_id(tiny.context.tokenizer, PHRASE_START))
+    assert torch.equal(guide.allow(wish), wish)
+
+
+def _write(guide: Guide, wish: torch.Tensor, length: int = 40) -> list[int]:
+    """Tokens that the guide lets through when every step wishes for the same."""
+    written: list[int] = []
+    for _ in range(length):
+        token = int(guide.allow(wish).argmax())
+        guide.step(token)
+        written.append(token)
+        if guide.tail is None:
+            break
+    return written
+
+
+def test_a_reason_is_one_that_is_known_of_the_phrase(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    reasons = {"liver": ("makes bile.", "lies on the right."), "spleen": ("filters blood.",)}
+    guide = Guide(tokenizer, Limits(("liver", "spleen"), reasons=reasons))
+    for token in tokenizer.encode("The <p>liver</p> [SEG]", add_special_tokens=False):
+        guide.step(token)
+    wish = torch.rand(len(tokenizer), generator=torch.Generator().manual_seed(1)) + 0.1
+    for free in guide.goes_on:
+        wish[free] = 0.0
+    ended = {f"{reason}{END}" for reason in reasons["liver"]}
+    assert tokenizer.decode(_write(guide, wish)).strip() in {*ended, "is outlined", "are outlined"}
+    assert torch.equal(guide.allow(wish), wish), "after the sentence nothing is limited"
+
+
+def test_an_answer_may_go_on_to_the_next_structure_instead(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    guide = Guide(tokenizer, Limits(("liver",), reasons={"liver": ("makes bile.",)}))
+    for token in tokenizer.encode("The <p>liver</p> [SEG]", add_special_tokens=False):
+        guide.step(token)
+    wish = torch.full((len(tokenizer),), 0.1)
+    comma = tokenizer.encode(",", add_special_tokens=False)[0]
+    wish[comma] = 1.0
+    assert _write(guide, wish) == [comma]
+
+
+def test_an_answer_may_end_with_its_mask_token_or_after_the_shorter_of_two_reasons(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    reasons = {"liver": ("makes bile.", "makes bile. It lies on the right.")}
+    wish = torch.full((len(tokenizer),), 0.1)
+    end = token_id(tokenizer, END)
+    for said in ("", " makes bile."):
+        guide = Guide(tokenizer, Limits(("liver",), reasons=reasons))
+        for token in tokenizer.encode(f"The <p>liver</p> [SEG]{said}", add_special_tokens=False):
+            guide.step(token)
+        assert guide.forced() is None
+        ending = wish.clone()
+        ending[end] = 1.0
+        assert int(guide.allow(ending).argmax()) == end
+
+
+def test_of_several_structures_none_is_explained(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    limits = Limits(("liver", "spleen"), reasons={"liver": ("makes bile.",), "spleen": ("filters blood.",)})
+    guide = Guide(tokenizer, limits)
+    for token in tokenizer.encode(
+        "The <p>liver</p> [SEG] and the <p>spleen</p> [SEG]", add_special_tokens=False
+    ):
+        guide.step(token)
+    wish = torch.full((len(tokenizer),), 0.1)
+    wish[tokenizer.encode(" filters", add_special_tokens=False)[0]] = 1.0
+    assert tokenizer.decode([int(guide.allow(wish).argmax())]) != " filters"
+
+
+def test_a_mask_token_without_a_phrase_has_no_reasons(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    guide = Guide(tokenizer, Limits(("liver",), reasons={"liver": ("makes bile.",)}))
+    for token in tokenizer.encode("The <p>liver</p> [SEG] makes bile. [SEG]", add_special_tokens=False):
+        guide.step(token)
+    wish = torch.rand(len(tokenizer))
     assert torch.equal(guide.allow(wish), wish)

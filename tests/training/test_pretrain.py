@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from medsegr.errors import MedSegRError, QAFileError
+from medsegr.errors import CheckpointError, MedSegRError, QAFileError
 from medsegr.model.checkpoint import load_checkpoint
+from medsegr.predictor import Predictor
 from medsegr.qa.reader import write_qa
 from medsegr.qa.schema import Conversation, Review, Target, Turn
 from medsegr.training import pretrain
 from medsegr.training.batches import Sampling
-from medsegr.training.pretrain import Clock, PretrainOptions, new_model, read_conversations, run
+from medsegr.training.pretrain import Clock, PretrainOptions, optimizer_for, read_conversations, run
+from medsegr.training.start import new_model, reasons
 
 SMALL = Sampling(images=2, conversations=2, masks=4, shape_multiple=32)
 
@@ -63,9 +65,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     taken: list[float] = []
     real = pretrain.train_step
 
-    def counted(model: Any, batch: Any, optimizer: Any, options: Any) -> dict[str, float]:
+    def counted(model: Any, losses: Any, optimizer: Any) -> dict[str, float]:
         taken.append(optimizer.param_groups[0]["lr"])
-        return real(model, batch, optimizer, options)
+        return real(model, losses, optimizer)
 
     monkeypatch.setattr(pretrain, "train_step", counted)
     return taken
@@ -98,13 +100,13 @@ def test_a_run_goes_on_at_the_saved_step(
     loop = pretrain._loop
 
     def spied(options: Any, clock: Any, model: Any, *rest: Any) -> None:
-        began.append(model.encoder.merge.weight.detach().clone())
+        began.append(model.encoder.embed.weight.detach().clone())
         loop(options, clock, model, *rest)
 
     monkeypatch.setattr(pretrain, "_loop", spied)
     run(interrupted)
     assert len(steps) == 5, "three before, two after"
-    assert torch.equal(began[0], saved["model"]["encoder.merge.weight"])
+    assert torch.equal(began[0], saved["model"]["encoder.embed.weight"])
     assert steps[3:] == sorted(steps[3:], reverse=True) and steps[3] < steps[1], (
         "the schedule goes on as well"
     )
@@ -231,6 +233,7 @@ def test_new_structures_are_appended_to_those_of_the_first_weights(
     more = replace(options, qa=(root / "more.jsonl",), init=options.out, out=root / "more")
     begun = new_model(more, read_conversations(more)[0])
     assert begun.config.targets == (*first.config.targets, "aorta")
+    assert begun.context.reasons == {**first.context.reasons, "aorta": ("lies here.",)}
     for name, weights in first.state_dict().items():
         assert torch.equal(
             begun.state_dict()[name][: len(weights)] if weights.ndim else begun.state_dict()[name], weights
@@ -239,34 +242,94 @@ def test_new_structures_are_appended_to_those_of_the_first_weights(
     assert load_checkpoint(more.out).model.config.targets == begun.config.targets
 
 
-def test_vision_is_lent_and_frozen(options: PretrainOptions, root: Path) -> None:
-    run(options)
-    lent = replace(options, init_vision=options.out, out=root / "lent", freeze_grounding=True, steps=2)
+def test_vision_is_trained_alone_then_lent_and_left_as_it_is(options: PretrainOptions, root: Path) -> None:
+    """The language stage begins with the vision stage's weights and changes none of what draws."""
+    run(replace(options, stage="vision"))
+    lent = replace(options, init_vision=options.out, out=root / "lent", stage="language", steps=2)
     run(lent)
     source, heir = load_checkpoint(options.out).model, load_checkpoint(lent.out).model
-    for part in ("encoder", "grounding.decoder", "grounding.prompt_encoder"):
+    learns = ("context.", "overview.names", "overview.facts", "overview.norm", "context_norm")
+    for part in ("encoder", "grounding.decoder", "grounding.prompt_encoder", "grounding.names"):
         theirs, ours = source.get_submodule(part).state_dict(), heir.get_submodule(part).state_dict()
-        kept = [
-            name for name in theirs if not name.startswith("overview.")
-        ]  # knows the targets, so it learns
-        assert all(torch.equal(theirs[name], ours[name]) for name in kept), part
+        kept = [name for name in theirs if not name.startswith(learns)]
+        assert kept and all(torch.equal(theirs[name], ours[name]) for name in kept), part
+    assert not torch.equal(source.encoder.context.weight, heir.encoder.context.weight)
     assert not torch.equal(source.grounding.project[0].weight, heir.grounding.project[0].weight)
 
 
-def test_a_step_without_a_finite_loss_or_gradient_changes_nothing(
-    options: PretrainOptions, monkeypatch: pytest.MonkeyPatch
+def test_each_stage_trains_its_own_part(options: PretrainOptions) -> None:
+    def trained(stage: str) -> set[str]:
+        model = new_model(options, read_conversations(options)[0])
+        optimizer = optimizer_for(model, replace(options, stage=stage))
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return {name for name, p in model.named_parameters() if id(p) in held}
+
+    joint, vision, language = (trained(stage) for stage in ("joint", "vision", "language"))
+    assert vision | language == joint and not vision & language
+    assert {n for n in language if n.startswith("context.")} == {n for n in joint if n.startswith("context.")}
+    assert "grounding.project.0.weight" in language and "encoder.overview.names.weight" in language
+    assert "grounding.names.weight" in vision and "encoder.overview.coarse_weight" in vision
+
+
+def test_language_needs_a_vision_stage_before_it(options: PretrainOptions, root: Path) -> None:
+    run(replace(options, steps=1))
+    for source in ({}, {"init": options.out}, {"init_vision": options.out}):
+        with pytest.raises(MedSegRError, match="went through --stage vision"):
+            run(replace(options, stage="language", out=root / "other", **source))
+    run(replace(options, stage="vision", out=root / "seen", steps=1))
+    write_qa(root / "more.jsonl", [_conversation(0), _conversation(1, "aorta")])
+    with pytest.raises(MedSegRError, match="cannot learn to outline what is new: aorta"):
+        more = replace(
+            options, qa=(root / "more.jsonl",), init=root / "seen", stage="language", out=root / "other"
+        )
+        run(more)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"stage": "visoin"}, "Unknown stage 'visoin'"),
+        ({"overrides": {"image_size": 80}}, "image size is 80; expected a multiple of 32"),
+        ({"init": Path("x"), "overrides": {"image_size": 64}}, "expected no image_size"),
+        ({"init": Path("x"), "lora_rank": 4, "stage": "vision"}, "--lora-rank needs --init"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    options: PretrainOptions, changed: dict[str, Any], sentence: str
 ) -> None:
-    class Broken(torch.nn.Module):
-        def __init__(self, power: float) -> None:
-            super().__init__()
-            self.weight, self.power = torch.nn.Parameter(torch.zeros(2)), power
+    with pytest.raises(MedSegRError, match=sentence):
+        run(replace(options, **changed))
 
-        def forward(self, *_: Any) -> dict[str, torch.Tensor]:
-            return {"loss": (self.weight**self.power).sum()}
 
+def test_a_checkpoint_that_only_outlines_does_not_answer(options: PretrainOptions) -> None:
+    run(replace(options, stage="vision", steps=1))
+    with pytest.raises(CheckpointError, match="not yet to answer"):
+        Predictor.from_pretrained(options.out)
+
+
+def test_a_step_without_a_finite_loss_or_gradient_changes_nothing() -> None:
     for power in (0.5, -1.0):  # an infinite gradient; an infinite loss
-        model: Any = Broken(power)
+        model = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(2))])
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-        batch: Any = None
-        assert pretrain.train_step(model, batch, optimizer, options) == {"skipped": 1.0}
-        assert torch.equal(model.weight, torch.zeros(2))
+        assert pretrain.train_step(model, {"loss": (model[0] ** power).sum()}, optimizer) == {"skipped": 1.0}
+        assert torch.equal(model[0], torch.zeros(2))
+
+
+def test_reasons_are_what_the_answers_say_of_one_structure() -> None:
+    def turn(answer: str, *names: str) -> Turn:
+        return Turn("?", answer, tuple(Target(n, n, "m.png", (1,)) for n in names))
+
+    turns = (
+        turn("The <p>liver</p> [SEG] makes bile.", "liver"),
+        turn("The <p>liver</p> [SEG] lies on the right.", "liver"),
+        turn("The <p>liver</p> [SEG] is outlined; no spleen is visible.", "liver"),
+        turn("The <p>liver</p> [SEG] and the <p>aorta</p> [SEG] are outlined.", "liver", "aorta"),
+        turn("Visible here: <p>spleen</p> [SEG].", "spleen"),
+        turn("No spleen is visible in this CT."),
+    )
+    conversation = Conversation("c", "i.png", "CT", "toy", "p", "train", turns)
+    assert reasons([conversation]) == {"liver": ("lies on the right.", "makes bile.")}
+    many = replace(
+        conversation, turns=tuple(turn(f"The <p>liver</p> [SEG] is number {n}.", "liver") for n in range(201))
+    )
+    assert reasons([many]) == {}
