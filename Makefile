@@ -1,4 +1,4 @@
-# make demo | test | check | serve STUDIES=… | clean      (Python 3.11 or 3.12; everything lives in .venv)
+# make demo | test | test-system | check | serve STUDIES=… | clean      (Python 3.11 or 3.12; everything lives in .venv)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -13,12 +13,13 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check serve install clean
+.PHONY: help demo test test-system check serve install clean
 
 help:
 	@echo "make demo                 six questions to a real server; writes demo-out/contact-sheet.png"
 	@echo "make serve STUDIES=DIR    serve a folder of images (or a DICOMweb URL) on http://$(HOST):$(PORT)"
 	@echo "make test                 pytest with coverage"
+	@echo "make test-system          the pages in headless Chromium (installs Debian's chromium and chromium-driver if missing)"
 	@echo "make check                ruff and mypy --strict"
 
 $(BIN)/python:
@@ -50,6 +51,13 @@ endif
 
 test: $(DEV)
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-system: $(DEV)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+	$(PIP_INSTALL) -e '.[system]'
+	$(BIN)/python -m pytest -m system tests/system
 
 check: $(DEV)
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 Options (`--conf NAME VALUE`): `checkpoint` a directory or preset (default: the weights that ship), `state`
 where turns are kept (default: `state` in this folder), `device` cpu, cuda or auto, `preload` false to load
-the model with the first question.
+the model with the first question, `review` a MedSeg-QA file for physicians to review at /medsegr/review.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import strtobool
 
 from medsegr import __version__
+from medsegr.qa.review.queue import ReviewQueue
 from medsegr.rounds.store import TurnStore
 from medsegr.web.checkpoints import checkpoint_folder, read_targets
 from medsegr.web.errors import Refusal
@@ -59,6 +60,7 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         factory = os.environ.get(FACTORY_VARIABLE, DEFAULT_FACTORY)
         worker = ModelWorker(WorkerSettings(str(checkpoint), factory, conf.get("device", "auto")))
         state = Path(conf.get("state") or Path(app_dir) / "state")
+        self.review = ReviewQueue(Path(conf["review"])) if conf.get("review") else None
         self.service = Service(worker, TurnStore(state), read_targets(checkpoint))
         self.models = {"medsegr": MedSegRConfig()}
         for name, model in self.models.items():
@@ -110,7 +112,7 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         if strtobool(self.conf.get("preload", "true")):
             self.service.worker.start()
         names = {name: task.one_slice for name, task in self._infers.items()}
-        install(application, self.service, self.images, names, self._datastore)
+        install(application, self.service, self.images, names, self._datastore, self.review)
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """One image after the other: there is one model. (With `multi_gpu` the stock task needs a GPU.)"""

@@ -11,6 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from medsegr.commands.qa_annotate import annotate
+from medsegr.commands.qa_convert import export, import_
+from medsegr.commands.qa_held_out import held_out
+from medsegr.commands.qa_review import agreement, apply_reviews, review
+from medsegr.commands.qa_stats import stats
 from medsegr.errors import MedSegRError
 
 if TYPE_CHECKING:
@@ -19,6 +24,14 @@ if TYPE_CHECKING:
 LICENCES = ("any", "permissive")
 
 qa = typer.Typer(help="Build and check MedSeg-QA files.", no_args_is_help=True)
+qa.command()(annotate)
+qa.command()(review)
+qa.command()(agreement)
+qa.command("apply-reviews")(apply_reviews)
+qa.command("import")(import_)
+qa.command()(export)
+qa.command()(stats)
+qa.command("held-out")(held_out)
 
 
 @qa.command()

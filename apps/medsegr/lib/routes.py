@@ -14,17 +14,25 @@ from starlette.responses import JSONResponse
 
 from lib.images import Images
 from medsegr.errors import MedSegRError
+from medsegr.qa.review.queue import ReviewQueue
 from medsegr.web.edge import SentenceRoute, error_reply
 from medsegr.web.errors import Refusal
 from medsegr.web.infer import infer_router
+from medsegr.web.review import review_router
 from medsegr.web.routes import ask_router
 from medsegr.web.service import Service
 
 
 def install(
-    application: FastAPI, service: Service, images: Images, models: dict[str, bool], datastore: Datastore
+    application: FastAPI,
+    service: Service,
+    images: Images,
+    models: dict[str, bool],
+    datastore: Datastore,
+    review: ReviewQueue | None = None,
 ) -> None:
-    """Add the routers and move them to the head of the list; `models` maps a name to "one slice only"."""
+    """Add the routers and move them to the head of the list; `models` maps a name to "one slice only", `review` is
+    the MedSeg-QA file that physicians review here."""
     guards = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
     def save_label(image_id: str, path: Path, tag: str, info: dict[str, Any]) -> None:
@@ -37,6 +45,7 @@ def install(
     for router in (
         ask_router(service, images.find, models, guards),
         infer_router(service, images.find, models, save_label, guards),
+        review_router(review, guards=guards),
         _reload_router(),
     ):
         application.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
