@@ -21,7 +21,7 @@ class Case:
     second, disjoint target. nsd, hd95 (in `unit`) are for one target that is present. places_truth, places_drawn: share of
     the side and position words that the true and the drawn mask confirm. reason: the stated reason is known of the target.
     wording is 1 for the question of the file, 2 and more for the same question in other words. mask: the drawn mask's
-    picture, relative to the run's folder; empty where nothing was drawn.
+    picture, relative to the run's folder; empty where nothing was drawn. slice: "axis:index" of a slice of a volume, else empty.
     """
 
     conversation: str
@@ -60,6 +60,7 @@ class Case:
     places_drawn: float | None = None
     reason: bool | None = None
     mask: str = ""
+    slice: str = ""
 
     @property
     def absent(self) -> bool:

@@ -26,12 +26,13 @@ class Agreement:
 
 
 def agreements(cases: Sequence[Case], read_mask: Callable[[str], Mask]) -> list[Agreement]:
-    """One entry for every first question about something present that was put in several wordings: the same image, targets
-    and fact (or none). `read_mask` gives the mask of a case's `mask`; nothing drawn agrees with nothing drawn only."""
+    """One entry for every first question about something present that was put in several wordings: the same image (or slice),
+    targets and fact (or none). `read_mask` gives the mask of a case's `mask`; nothing drawn agrees with nothing drawn only."""
     groups: dict[tuple[str, ...], dict[str, Case]] = {}
     for c in cases:
         if c.turn == 1 and c.expected:
-            groups.setdefault((c.dataset, c.image, c.kind, c.target, c.fact), {}).setdefault(c.question, c)
+            same_question = (c.dataset, c.image, c.slice, c.kind, c.target, c.fact)
+            groups.setdefault(same_question, {}).setdefault(c.question, c)
     found = []
     for same in groups.values():
         if len(same) > 1:

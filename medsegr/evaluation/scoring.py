@@ -66,6 +66,7 @@ class Scorer:
             modality=c.modality,
             patient_id=c.patient_id,
             image=c.image,
+            slice=f"{c.slice.axis}:{c.slice.index}" if c.slice else "",
             kind=turn.kind,
             turn=asked.number,
             target=" + ".join([t.label for t in turn.targets] or list(turn.absent)),

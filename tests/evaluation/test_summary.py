@@ -155,7 +155,10 @@ def test_paraphrases_by_hand(root: Path) -> None:
     quiet = _worded([replace(one, image="i2", mask="")] * 2)
     lone = [replace(one, image="i3", mask="a")]
     again = [replace(one, image="i4", mask="a")] * 2
-    found = agreements([*three, *silent, *quiet, *lone, *again], drawn.__getitem__)
+    slices = [
+        replace(one, image="v", mask=name, slice=f"2:{n}", question=name) for n, name in enumerate("ac")
+    ]
+    found = agreements([*three, *silent, *quiet, *lone, *again, *slices], drawn.__getitem__)
     assert [(a.wordings, a.dice) for a in found] == [
         (3, pytest.approx((1 + 2 / 3 + 2 / 3) / 3)),
         (2, 0.0),
