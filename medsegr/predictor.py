@@ -29,8 +29,11 @@ from medsegr.model.decoding import DENIAL, Limits
 from medsegr.model.encoder import ImageFeatures
 from medsegr.model.question import SentenceEncoder, find_sentence_encoder
 from medsegr.model.tokens import phrases, plain
+from medsegr.prompts import clicks_in_square, pixels_inside
 from medsegr.qa.facts import load_knowledge
+from medsegr.reply import Finding, Reply, findings_of, undrawn_phrases
 
+__all__ = ["Finding", "Predictor", "Reply"]
 History = Sequence[tuple[str, str]]
 CACHE_BYTES = 512 * 2**20
 MAX_QUESTION = 2000
@@ -48,32 +51,8 @@ MAX_MARKED = 1000
 """Own answers whose markup is kept."""
 PROBES = (0.5, 0.35, 0.65, 0.2, 0.8)
 """Where in a stack, as a share of its depth, the language model looks."""
-UNNAMED = "finding"
-"""Label of a mask to which the answer gives no phrase."""
 HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """How a character is decoded of which some bytes are still to come."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One structure of a reply. `mask` is bool on the input's own grid, [H, W] or [X, Y, Z]; `confidence` in [0, 1] estimates
-    the probability that the mask's Dice against an expert is at least 0.7."""
-
-    label: str
-    phrase: str
-    mask: NDArray[np.bool_]
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Answer without markup, what was found (empty: not present) and where the time went, in milliseconds; `undrawn` are the
-    structures that the model meant to outline and whose mask came out empty (the text says so)."""
-
-    text: str
-    findings: tuple[Finding, ...]
-    latencies_ms: dict[str, float]
-    undrawn: tuple[str, ...] = ()
 
 
 @dataclass
@@ -159,8 +138,8 @@ class Predictor:
         if self._current is None:
             raise QuestionError("No image is set: call set_image before ask.")
         prepared, size = self._current
-        click = _clicks(points, size, self.config.image_size, self.device)
-        inside = None if box is None else _inside(box, size)
+        click = clicks_in_square(points, size, self.config.image_size, self.device)
+        inside = None if box is None else pixels_inside(box, size)
         began = time.perf_counter()
         generated = self._generate(
             prepared,
@@ -175,14 +154,14 @@ class Predictor:
         masks, confidences = self._decode(prepared, generated.states, size, click)
         if inside is not None:
             masks &= inside
-        findings = _findings(generated.text, masks, confidences)
+        findings = findings_of(generated.text, masks, confidences)
         done = time.perf_counter()
         latencies = {
             "text_ms": 1e3 * (answered - began),
             "masks_ms": 1e3 * (done - answered),
             "total_ms": 1e3 * (done - began),
         }
-        undrawn = _undrawn(generated.text, findings)
+        undrawn = undrawn_phrases(generated.text, findings)
         return Reply(self._text(generated.text, undrawn), findings, latencies, undrawn)
 
     def ask_volume(
@@ -234,14 +213,14 @@ class Predictor:
         for mask in masks:
             mask[...] = remove_specks(mask)
         confidences = [sum(a * c for a, c in q) / sum(a for a, _ in q) if q else 0.0 for q in qualities]
-        findings = _findings(generated.text, masks, confidences)
+        findings = findings_of(generated.text, masks, confidences)
         finished = time.perf_counter()
         latencies = {
             "text_ms": 1e3 * (answered - began),
             "masks_ms": 1e3 * (finished - answered),
             "total_ms": 1e3 * (finished - began),
         }
-        undrawn = _undrawn(generated.text, findings)
+        undrawn = undrawn_phrases(generated.text, findings)
         return Reply(self._text(generated.text, undrawn), findings, latencies, undrawn)
 
     def _probe(
@@ -408,50 +387,3 @@ class Predictor:
         while len(self._marked) > MAX_MARKED:
             self._marked.popitem(last=False)
         return text
-
-
-def _undrawn(marked: str, findings: Sequence[Finding]) -> tuple[str, ...]:
-    """Phrases with a `[SEG]` but without a finding, each once."""
-    drawn = {f.phrase for f in findings}
-    return tuple(dict.fromkeys(phrase or UNNAMED for phrase in phrases(marked) if phrase not in drawn))
-
-
-def _findings(marked: str, masks: NDArray[np.bool_], confidences: Sequence[float]) -> tuple[Finding, ...]:
-    named = phrases(marked)
-    return tuple(
-        Finding(label=phrase or UNNAMED, phrase=phrase, mask=mask, confidence=float(confidence))
-        for phrase, mask, confidence in zip(named, masks, confidences, strict=True)
-        if mask.any()
-    )
-
-
-def _clicks(
-    points: Sequence[Sequence[float]] | None, size: tuple[int, int], side: int, device: str
-) -> tuple[Tensor, Tensor] | None:
-    """Clicks in image pixels (row, column, label) -> (x, y) in the model's square and labels."""
-    if points is None or not len(points):
-        return None
-    try:
-        array = np.asarray(points, dtype=np.float32)
-    except (TypeError, ValueError):
-        array = np.zeros(0, np.float32)
-    if array.ndim != 2 or array.shape[1] != 3 or not np.isin(array[:, 2], (0, 1)).all():
-        raise QuestionError(
-            "points must be a list of [row, column, label] with label 1 (inside) or 0 (outside)."
-        )
-    if not ((array[:, :2] >= 0) & (array[:, :2] < size)).all():
-        raise QuestionError(f"points must lie inside the image of {size[0]} x {size[1]} pixels.")
-    scaled = array[:, :2] * np.array([side / size[0], side / size[1]], dtype=np.float32)
-    xy, labels = torch.from_numpy(scaled[:, ::-1].copy()), torch.from_numpy(array[:, 2].copy())
-    return xy.to(device), labels.to(device)
-
-
-def _inside(box: Sequence[float], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """[H, W] bool: the pixels that the box [row0, column0, row1, column1] touches."""
-    if len(box) != 4 or not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
-        raise QuestionError(
-            f"box must be [row0, column0, row1, column1] inside the image of {size[0]} x {size[1]} pixels."
-        )
-    inside = np.zeros(size, dtype=bool)
-    inside[int(box[0]) : int(np.ceil(box[2])), int(box[1]) : int(np.ceil(box[3]))] = True
-    return inside

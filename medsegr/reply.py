@@ -1,0 +1,51 @@
+"""What an answer consists of: the text, and a finding for each structure that it outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegr.model.tokens import phrases
+
+UNNAMED = "finding"
+"""Label of a mask to which the answer gives no phrase."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One structure of a reply. `mask` is bool on the input's own grid, [H, W] or [X, Y, Z]; `confidence` in [0, 1] estimates
+    the probability that the mask's Dice against an expert is at least 0.7."""
+
+    label: str
+    phrase: str
+    mask: NDArray[np.bool_]
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Answer without markup, what was found (empty: not present) and where the time went, in milliseconds; `undrawn` are the
+    structures that the model meant to outline and whose mask came out empty (the text says so)."""
+
+    text: str
+    findings: tuple[Finding, ...]
+    latencies_ms: dict[str, float]
+    undrawn: tuple[str, ...] = ()
+
+
+def undrawn_phrases(marked: str, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Phrases with a `[SEG]` but without a finding, each once."""
+    drawn = {f.phrase for f in findings}
+    return tuple(dict.fromkeys(phrase or UNNAMED for phrase in phrases(marked) if phrase not in drawn))
+
+
+def findings_of(marked: str, masks: NDArray[np.bool_], confidences: Sequence[float]) -> tuple[Finding, ...]:
+    named = phrases(marked)
+    return tuple(
+        Finding(label=phrase or UNNAMED, phrase=phrase, mask=mask, confidence=float(confidence))
+        for phrase, mask, confidence in zip(named, masks, confidences, strict=True)
+        if mask.any()
+    )
