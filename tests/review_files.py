@@ -43,10 +43,14 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "spleen": [turn("Outline the spleen.", "The <p>spleen</p> [SEG] lies on the patient's left.", "spleen")],
     "aorta": [turn("Show the aorta.", "The <p>aorta</p> [SEG] lies before the spine.", "aorta")],
-    "uterus": [
+    "hippocampus": [
         {
-            **turn("Where is the uterus?", "No uterus is visible in this slice.", kind="absent_elsewhere"),
-            "absent": ["uterus"],
+            **turn(
+                "Where is the hippocampus?",
+                "No hippocampus is visible in this slice.",
+                kind="absent_elsewhere",
+            ),
+            "absent": ["hippocampus"],
         }
     ],
 }

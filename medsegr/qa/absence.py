@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medsegr.qa.facts import REGIONS
 from medsegr.qa.folders import LabelledSet
 
 # Regions that one image may show together, whatever was drawn in it: a chest X-ray shows the upper abdomen, a
@@ -33,6 +34,28 @@ OVERLAPPING = frozenset(
         ("fetus", "abdomen"),
         ("fetus", "heart"),
         ("fetus", "spine"),
+        ("bowel", "abdomen"),
+        ("bowel", "chest"),
+        ("bowel", "heart"),
+        ("bowel", "spine"),
+        ("bowel", "breast"),
+        ("bowel", "fetus"),
+        ("pelvis", "abdomen"),
+        ("pelvis", "bowel"),
+        ("pelvis", "spine"),
+        ("pelvis", "fetus"),
+        ("pelvis", "limb"),
+        ("pelvis", "skin"),
+        ("neck", "chest"),
+        ("neck", "heart"),
+        ("neck", "jaw"),
+        ("neck", "spine"),
+        ("neck", "brain"),
+        ("neck", "eye"),
+        ("neck", "breast"),
+        ("neck", "skin"),
+        ("neck", "fetus"),
+        *(("bone", other) for other in REGIONS if other != "bone"),
     )
 )
 # Tissues found nearly everywhere, and names that mean something else in another region.

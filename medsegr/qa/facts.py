@@ -32,6 +32,10 @@ REGIONS = (
     "limb",
     "skin",
     "spine",
+    "bone",
+    "bowel",
+    "neck",
+    "pelvis",
 )
 FACT_KINDS = (
     "function",
@@ -63,9 +67,18 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A coded concept: the coding scheme (SCT for SNOMED CT), the code value and its meaning in words."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Concept:
     """One structure: its name, the words that give it away, where it lies, its left and right parts, its
-    facts."""
+    facts, its coded concept (None where the dictionaries have none)."""
 
     name: str
     synonyms: tuple[str, ...]
@@ -74,6 +87,7 @@ class Concept:
     location: str
     parts: Mapping[str, str]
     facts: tuple[Fact, ...]
+    code: Code | None = None
 
     @property
     def training_facts(self) -> tuple[Fact, ...]:
@@ -213,7 +227,17 @@ def _concept(entry: object, where: str) -> Concept:
         location=_text(row, "location", where),
         parts={str(k): str(v) for k, v in parts.items()},
         facts=tuple(_fact(fact, f"{where}, fact {n}") for n, fact in enumerate(facts, start=1)),
+        code=_code(row["code"], f"{where}, code") if "code" in row else None,
     )
+
+
+def _code(entry: object, where: str) -> Code:
+    row = _row(entry, where)
+    if unknown := sorted(str(key) for key in row.keys() - {"scheme", "value", "meaning"}):
+        raise MedSegRError(
+            f"{where} has the keys {', '.join(unknown)}; expected scheme, value and meaning only."
+        )
+    return Code(_text(row, "scheme", where), _text(row, "value", where), _text(row, "meaning", where))
 
 
 def _fact(entry: object, where: str) -> Fact:

@@ -126,7 +126,27 @@ def test_broken_folders_are_refused_in_one_sentence(data_dir: Path, tmp_path: Pa
 def test_targets_without_knowledge_are_named(
     data_dir: Path, make_set: Callable[..., Path], knowledge: KnowledgeBase
 ) -> None:
-    described = {"modality": "FUNDUS", "region": "eye", "targets": {"optic cup": [1], "optic disc": [2]}}
+    described = {"modality": "FUNDUS", "region": "eye", "targets": {"unicorn horn": [1], "dragon scale": [2]}}
     make_set(data_dir / "discs", {"d": ("D", "train", {1: 20})}, **described)
-    with pytest.raises(MedSegRError, match="2 of the targets: optic cup, optic disc"):
+    with pytest.raises(MedSegRError, match="2 of the targets: dragon scale, unicorn horn"):
         require_knowledge(read_labelled_sets(data_dir), knowledge)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "excluded"),
+    [
+        ("pelvis", "abdomen", False),
+        ("bowel", "abdomen", False),
+        ("neck", "jaw", False),
+        ("chest", "neck", False),
+        ("cells", "bone", False),
+        ("bone", "brain", False),
+        ("pelvis", "brain", True),
+        ("neck", "foot", True),
+        ("bowel", "eye", True),
+    ],
+)
+def test_regions_that_one_image_may_show_do_not_exclude_each_other(
+    one: str, other: str, excluded: bool
+) -> None:
+    assert regions_exclude(one, other) is excluded and regions_exclude(other, one) is excluded

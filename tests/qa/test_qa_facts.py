@@ -6,16 +6,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydicom.sr._concepts_dict import concepts as coded
 
 from medsegr.errors import MedSegRError
 from medsegr.qa import phrasing
-from medsegr.qa.facts import KnowledgeBase, load_knowledge, read_knowledge
+from medsegr.qa.facts import Code, KnowledgeBase, load_knowledge, read_knowledge
 
 ENTRY = """
 - name: optic disc
   synonyms: [optic nerve head, papilla]
   plural: false
   region: eye
+  code: {scheme: SCT, value: "81016008", meaning: Optic nerve head}
   location: on the nasal side of the macula
   facts:
     - {id: optic_disc.lay, kind: lay, text: is the blind spot of the eye, source: textbook, held_out: true}
@@ -37,10 +39,10 @@ def test_a_leak_is_a_whole_word_also_in_the_plural(knowledge: KnowledgeBase) -> 
 
 
 def test_missing_entries_are_all_named_in_one_error(knowledge: KnowledgeBase) -> None:
-    with pytest.raises(MedSegRError, match="2 of the targets: fovea, optic cup"):
-        knowledge.require(["liver", "optic cup", "fovea"])
-    with pytest.raises(MedSegRError, match="'optic cup'"):
-        knowledge["optic cup"]
+    with pytest.raises(MedSegRError, match="2 of the targets: dragon scale, unicorn horn"):
+        knowledge.require(["liver", "unicorn horn", "dragon scale"])
+    with pytest.raises(MedSegRError, match="'unicorn horn'"):
+        knowledge["unicorn horn"]
 
 
 def test_extra_entries_are_added_and_replace_shipped_ones(tmp_path: Path) -> None:
@@ -60,6 +62,10 @@ def test_extra_entries_are_added_and_replace_shipped_ones(tmp_path: Path) -> Non
         (("  location: on the nasal side of the macula\n", ""), "'location' is None"),
         (("- name: optic disc", "- name: ''"), "'name' is ''"),
         (("held_out: true", "held_out: soon"), "held_out is 'soon'"),
+        (('value: "81016008"', "value: 81016008"), "code: 'value' is 81016008; expected text"),
+        (('value: "81016008", ', ""), "code: 'value' is None; expected text"),
+        (("scheme: SCT", "scheme: SCT, version: 1"), "code has the keys version; expected scheme, value and"),
+        (('{scheme: SCT, value: "81016008", meaning: Optic nerve head}', "81016008"), "code is int"),
     ],
 )
 def test_a_broken_entry_is_named_with_its_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -117,3 +123,40 @@ def test_every_kind_of_tooth_fact_is_trained_on_in_other_teeth(knowledge: Knowle
     assert held["number"] == 0
     for kind in ("neighbour", "location", "lay", "function", "appearance"):
         assert 0 < held[kind] < len(teeth)
+
+
+def test_a_coded_concept_is_read_and_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "coded.yaml"
+    path.write_text(ENTRY)
+    (concept,) = read_knowledge(path)
+    assert concept.code == Code("SCT", "81016008", "Optic nerve head")
+    path.write_text("".join(line for line in ENTRY.splitlines(keepends=True) if "code:" not in line))
+    (concept,) = read_knowledge(path)
+    assert concept.code is None
+
+
+def test_shipped_codes_are_those_of_the_dicom_dictionaries(knowledge: KnowledgeBase) -> None:
+    known = {
+        Code("SCT", value, meaning)
+        for values in coded["SCT"].values()
+        for value, (meaning, *_) in values.items()
+    }
+    assert [(c.name, c.code) for c in knowledge.concepts.values() if c.code and c.code not in known] == []
+    others = [c for c in knowledge.concepts.values() if c.region != "jaw"]
+    assert sum(c.code is not None for c in others) >= 0.6 * len(others)
+    assert knowledge["lower left first molar"].code == Code(
+        "SCT", "89625000", "Mandibular left first molar tooth"
+    )
+
+
+def test_structures_outside_the_training_sets_are_known_by_their_own_words(knowledge: KnowledgeBase) -> None:
+    for name in (
+        "optic disc",
+        "optic cup",
+        "neuroretinal rim",
+        "white blood cell",
+        "white blood cell nucleus",
+    ):
+        assert knowledge.find(name.upper()) == (knowledge[name],)
+    assert [c.name for c in knowledge.find("optic nerve head")] == ["optic disc"]
+    assert [c.name for c in knowledge.find("womb")] == ["uterus"]

@@ -130,7 +130,7 @@ def ada_reviews(page: Page, file: Path) -> None:
     page.at("3 of 4")
     page.keys("t", "outline is too large", ENTER, "r")
     page.at("4 of 4")
-    assert "not present: uterus" in page.text("#turns")
+    assert "not present: hippocampus" in page.text("#turns")
     page.keys("a")
     page.until(lambda: page.text("#status") == "Saved. You have reviewed everything.", "the end is said")
     assert page.find("#accept").get_attribute("aria-pressed") == "true"

@@ -104,14 +104,14 @@ def test_accept_edit_reject_and_what_is_next(client: TestClient, judge: Judge, q
     assert reply["next"] == "spleen" and reply["progress"]["accepted"] == 1
     reply = judge("spleen", "Ada", "edit", turns=EDITED, note="shorter").json()
     assert reply["entry"]["after"] == EDITED and reply["entry"]["note"] == "shorter"
-    assert judge("uterus", "Ada", "reject").json()["next"] == "aorta"
+    assert judge("hippocampus", "Ada", "reject").json()["next"] == "aorta"
     reply = judge("aorta", "Ada", "accept").json()
     before = [{"question": "Show the aorta.", "answer": "The <p>aorta</p> [SEG] lies before the spine."}]
     assert (reply["next"], reply["entry"]["before"], reply["entry"]["after"]) == (None, before, None)
     assert reply["progress"] == {"total": 4, "accepted": 2, "edited": 1, "rejected": 1}
     lines = [json.loads(line) for line in queue.log.path.read_text().splitlines()]
     assert [(e["id"], e["verdict"]) for e in lines] == [
-        ("liver", "accept"), ("spleen", "edit"), ("uterus", "reject"), ("aorta", "accept"),
+        ("liver", "accept"), ("spleen", "edit"), ("hippocampus", "reject"), ("aorta", "accept"),
     ]  # fmt: skip
     assert client.get("next", params={"reviewer": "Ada", "after": "liver"}).json() == {"id": None}
     assert client.get("next", params={"reviewer": "Bob", "after": "liver"}).json() == {"id": "spleen"}

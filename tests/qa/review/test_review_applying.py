@@ -29,7 +29,7 @@ def test_two_reviewers_both_needed(queue: ReviewQueue) -> None:
     queue.record("liver", "Ada", ACCEPT, note="clear")
     for who in ("Ada", "Bob"):
         queue.record("spleen", who, EDIT, [SPLEEN])
-        queue.record("uterus", who, REJECT)
+        queue.record("hippocampus", who, REJECT)
     queue.record("aorta", "Ada", ACCEPT)
     out = queue.root / "out" / "reviewed.jsonl"
     assert apply_file(queue, out) == Applied(1, 1, 1, waiting=1, outdated=0, disputes=())
@@ -38,7 +38,7 @@ def test_two_reviewers_both_needed(queue: ReviewQueue) -> None:
         "liver": "accepted",
         "spleen": "edited",
         "aorta": "auto",
-        "uterus": "rejected",
+        "hippocampus": "rejected",
     }
     assert (found["liver"].review.reviewer, found["liver"].review.note) == (
         "Ada, Bob",

@@ -31,7 +31,7 @@ def reviewed(queue: ReviewQueue) -> ReviewQueue:
         queue.record("liver", who, ACCEPT)
         queue.record("spleen", who, EDIT, [NEW])
         queue.record("aorta", who, about_aorta)
-        queue.record("uterus", who, REJECT)
+        queue.record("hippocampus", who, REJECT)
     return queue
 
 
