@@ -16,6 +16,7 @@ from typing import Any
 
 from medsegr.errors import MedSegRError
 from medsegr.evaluation.case import COLUMNS, Case, as_row, from_row
+from medsegr.files import write_whole
 
 ROWS, OPTIONS = "per_case.csv", "run.json"
 
@@ -116,13 +117,6 @@ class Journal:
                 raise MedSegRError(
                     f"{self._path}:{number} is about conversation '{found[0]}'; expected '{wanted}': choose another --out."
                 )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def _line(cells: Sequence[object]) -> bytes:

@@ -14,7 +14,7 @@ from medsegr.evaluation.bootstrap import DRAWS, MIN_PATIENTS
 from medsegr.evaluation.case import Case
 from medsegr.evaluation.examples import examples, legend
 from medsegr.evaluation.figures import BY_NAME, FIGURES, Figure
-from medsegr.evaluation.journal import write_whole
+from medsegr.files import write_whole
 from medsegr.qa.schema import Conversation
 
 TEMPLATE = "report.html.jinja"

@@ -20,11 +20,12 @@ import medsegr
 from medsegr.errors import MedSegRError
 from medsegr.evaluation.consistency import agreements, reword
 from medsegr.evaluation.harness import Rewordings, answered
-from medsegr.evaluation.journal import ROWS, Journal, claim, write_whole
+from medsegr.evaluation.journal import ROWS, Journal, claim
 from medsegr.evaluation.overlap import Mask
 from medsegr.evaluation.report import write_report
 from medsegr.evaluation.scoring import Scored, Scorer
 from medsegr.evaluation.summary import summarise
+from medsegr.files import write_whole
 from medsegr.predictor import Predictor
 from medsegr.qa.builder import evaluation_questions
 from medsegr.qa.facts import KnowledgeBase, load_knowledge

@@ -98,6 +98,10 @@ def save_checkpoint(
         _write_json(work / "meta.json", {**meta, "sha256": hashes})
         (work / "card.md").write_text(card, encoding="utf-8")
         work.chmod(0o755)
+        for weights in work.rglob(
+            "*.safetensors"
+        ):  # are written for their owner alone; a server may be another user
+            weights.chmod(0o644)
         shutil.rmtree(old, ignore_errors=True)
         if directory.exists():
             for kept in directory.iterdir():  # files beside the weights (licence, golden question) stay

@@ -33,6 +33,7 @@ def test_half_precision_is_read_back_as_float32(tiny: MedSegR, tmp_path: Path) -
     before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
     save_checkpoint(tiny, tmp_path / "half", META, "# card")
     model = load_checkpoint(tmp_path / "half").model
+    assert all(p.stat().st_mode & 0o044 == 0o044 for p in (tmp_path / "half").rglob("*.safetensors"))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     torch.testing.assert_close(model.encoder.embed.weight, tiny.encoder.embed.weight, atol=1e-3, rtol=1e-3)
     assert all(torch.equal(before[name], now) for name, now in tiny.state_dict().items()), (

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegr.errors import MedSegRError, QAFileError
+from medsegr.files import write_whole
 from medsegr.qa.annotate.writer import Outcome, Rejected
 from medsegr.qa.schema import Conversation
 
@@ -72,12 +73,12 @@ def append(path: Path, outcome: Outcome) -> None:
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
     """Write what was not kept, whole or not at all."""
-    _write_whole(path, "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rejected))
+    write_whole(path, "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rejected))
 
 
 def write_meta(path: Path, meta: Mapping[str, Any]) -> None:
     """Write what is known about the run, whole or not at all."""
-    _write_whole(path, json.dumps(meta, ensure_ascii=False, indent=2) + "\n")
+    write_whole(path, json.dumps(meta, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -108,15 +109,3 @@ def _outcome(line: bytes, where: str) -> Outcome:
         raise MedSegRError(
             f"{where} is no finished draw ({error}); mend or remove the line and run again."
         ) from error
-
-
-def _write_whole(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

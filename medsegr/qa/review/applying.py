@@ -5,12 +5,12 @@ The log goes along as the new file's log, so that who, when, before and after ar
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medsegr.files import write_whole
 from medsegr.qa.reader import write_qa
 from medsegr.qa.review.entries import Entry, ReviewError, Verdict, texts_of, with_texts
 from medsegr.qa.review.log import log_path_of
@@ -71,7 +71,7 @@ def apply_file(queue: ReviewQueue, out: Path, reviewers: int = 2) -> Applied:
         waiting += why is None and len(entries) < reviewers
         written.append(result)
     if separate:
-        _write_whole(audit, raw)
+        write_whole(audit, raw)
     write_qa(out, written)
     decided = [c.review.status for c in written if len(by_id[c.id]) >= reviewers]
     return Applied(
@@ -107,17 +107,3 @@ def decide(
 
 def _undecided(conversation: Conversation) -> Conversation:
     return replace(conversation, review=Review())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Put `data` in place of `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
