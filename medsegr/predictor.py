@@ -31,9 +31,10 @@ from medsegr.model.question import SentenceEncoder, find_sentence_encoder
 from medsegr.model.tokens import phrases, plain
 from medsegr.prompts import clicks_in_square, pixels_inside
 from medsegr.qa.facts import load_knowledge
-from medsegr.reply import Finding, Reply, findings_of, undrawn_phrases
+from medsegr.reply import Finding, Outcome, Reply, findings_of, undrawn_phrases
+from medsegr.untrained import AskedNames, NameFinder, refusal_text
 
-__all__ = ["Finding", "Predictor", "Reply"]
+__all__ = ["Finding", "Outcome", "Predictor", "Reply"]
 History = Sequence[tuple[str, str]]
 CACHE_BYTES = 512 * 2**20
 MAX_QUESTION = 2000
@@ -81,6 +82,7 @@ class Predictor:
         self.targets: tuple[str, ...] = self.config.targets
         knowledge = load_knowledge().concepts
         self.knowledge = tuple(knowledge[name] for name in self.targets if name in knowledge)
+        self._names = NameFinder(knowledge.values(), self.targets)
         self._reasons = self.model.context.reasons
         self.version, self.licence = checkpoint.version, str(checkpoint.meta["licence"])
         self._cache: OrderedDict[str, _Prepared] = OrderedDict()
@@ -141,6 +143,9 @@ class Predictor:
         click = clicks_in_square(points, size, self.config.image_size, self.device)
         inside = None if box is None else pixels_inside(box, size)
         began = time.perf_counter()
+        names = self._asked(question)
+        if names.untrained and not names.trained:
+            return _refuse(names.untrained, on_text, began)
         generated = self._generate(
             prepared,
             question,
@@ -161,8 +166,7 @@ class Predictor:
             "masks_ms": 1e3 * (done - answered),
             "total_ms": 1e3 * (done - began),
         }
-        undrawn = undrawn_phrases(generated.text, findings)
-        return Reply(self._text(generated.text, undrawn), findings, latencies, undrawn)
+        return self._reply(generated.text, findings, latencies, names)
 
     def ask_volume(
         self,
@@ -184,6 +188,9 @@ class Predictor:
         chosen = slices if slices is not None else range(volume.n_slices)
         if not chosen or min(chosen) < 0 or max(chosen) >= volume.n_slices:
             raise QuestionError(f"The slice range must lie within 0..{volume.n_slices - 1} of this volume.")
+        names = self._asked(question)
+        if names.untrained and not names.trained:
+            return _refuse(names.untrained, on_text, began)
         scale = volume_intensity_range(volume)
 
         def rgb(k: int) -> NDArray[np.uint8]:
@@ -220,8 +227,7 @@ class Predictor:
             "masks_ms": 1e3 * (finished - answered),
             "total_ms": 1e3 * (finished - began),
         }
-        undrawn = undrawn_phrases(generated.text, findings)
-        return Reply(self._text(generated.text, undrawn), findings, latencies, undrawn)
+        return self._reply(generated.text, findings, latencies, names)
 
     def _probe(
         self,
@@ -294,10 +300,6 @@ class Predictor:
         should_stop: Callable[[], bool] | None,
         max_new_tokens: int | None,
     ) -> Generated:
-        if len(question) > MAX_QUESTION:
-            raise QuestionError(
-                f"The question has {len(question)} characters; at most {MAX_QUESTION} are read."
-            )
         if max_new_tokens is not None and max_new_tokens < 1:
             raise QuestionError(f"max_new_tokens is {max_new_tokens}; expected 1 or more.")
         turns = self._turns(history)
@@ -377,13 +379,35 @@ class Predictor:
         slope, offset = self.config.calibration
         return found, torch.sigmoid(slope * quality + offset).tolist()
 
-    def _text(self, marked: str, undrawn: Sequence[str]) -> str:
-        """The answer for people; says so where a structure was named and no outline came out."""
+    def _asked(self, question: str) -> AskedNames:
+        """What the question asks for by name; raises `QuestionError` when it is too long to be read."""
+        if len(question) > MAX_QUESTION:
+            raise QuestionError(
+                f"The question has {len(question)} characters; at most {MAX_QUESTION} are read."
+            )
+        return self._names.asked(question)
+
+    def _reply(
+        self, marked: str, findings: tuple[Finding, ...], latencies: dict[str, float], names: AskedNames
+    ) -> Reply:
+        """The answer for people; says so where a structure was named and not outlined, or was never learnt."""
+        undrawn = undrawn_phrases(marked, findings)
         text = plain(marked)
         if undrawn:
             text = f"{text} (No outline could be drawn for: {', '.join(undrawn)}.)"
+        if names.untrained:
+            text = f"{text} {refusal_text(names.untrained)}"
         self._marked[text] = marked
         self._marked.move_to_end(text)
         while len(self._marked) > MAX_MARKED:
             self._marked.popitem(last=False)
-        return text
+        return Reply(text, findings, latencies, undrawn, names.untrained)
+
+
+def _refuse(untrained: tuple[str, ...], on_text: Callable[[str], None] | None, began: float) -> Reply:
+    """The reply when the model was trained for nothing of what is asked; it is not consulted."""
+    text = refusal_text(untrained)
+    if on_text:
+        on_text(text)
+    total = 1e3 * (time.perf_counter() - began)
+    return Reply(text, (), {"text_ms": total, "masks_ms": 0.0, "total_ms": total}, untrained=untrained)

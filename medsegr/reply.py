@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +26,35 @@ class Finding:
     confidence: float
 
 
+class Outcome(StrEnum):
+    """What a reply amounts to."""
+
+    FOUND = "found"
+    NOT_PRESENT = "not_present"
+    NOT_TRAINED = "not_trained"
+    NOT_DRAWN = "not_drawn"
+
+
 @dataclass(frozen=True)
 class Reply:
-    """Answer without markup, what was found (empty: not present) and where the time went, in milliseconds; `undrawn` are the
-    structures that the model meant to outline and whose mask came out empty (the text says so)."""
+    """Answer without markup, what was found (empty: see `outcome`) and where the time went, in milliseconds; `undrawn` are the
+    structures that the model meant to outline and whose mask came out empty, `untrained` those that were asked for and that it
+    never learnt (the text says so of both)."""
 
     text: str
     findings: tuple[Finding, ...]
     latencies_ms: dict[str, float]
     undrawn: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """Found; else named and not drawn; else never learnt; else not present."""
+        if self.findings:
+            return Outcome.FOUND
+        if self.undrawn:
+            return Outcome.NOT_DRAWN
+        return Outcome.NOT_TRAINED if self.untrained else Outcome.NOT_PRESENT
 
 
 def undrawn_phrases(marked: str, findings: Sequence[Finding]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from medsegr.model.context import Generated
 from medsegr.model.encoder import ImageFeatures
 from medsegr.model.grounding import Masks
 from medsegr.model.medsegr import MedSegR
-from medsegr.predictor import Predictor, Reply
+from medsegr.predictor import Outcome, Predictor, Reply
 
 LIVER = "The <p>liver</p> [SEG] makes bile."
 PLAIN = "The liver makes bile."
@@ -175,10 +175,11 @@ def test_a_volume_is_not_a_picture(predictor: Predictor, tmp_path: Path) -> None
 
 
 def test_an_answer_without_targets_has_no_findings(predictor: Predictor, script: Script) -> None:
-    script.answer = "No spleen is visible in this abdominal CT."
+    script.answer = "No liver is visible in this abdominal CT."
     predictor.set_image(_picture()[0])
-    reply = predictor.ask("Show the spleen.")
+    reply = predictor.ask("Show the liver.")
     assert reply.findings == () and reply.text == script.answer
+    assert reply.outcome is Outcome.NOT_PRESENT
 
 
 def test_a_named_structure_without_outline_is_owned_up_to(predictor: Predictor, script: Script) -> None:
@@ -187,6 +188,7 @@ def test_a_named_structure_without_outline_is_owned_up_to(predictor: Predictor, 
     reply = predictor.ask("")
     assert reply.findings == ()
     assert reply.text == "Visible here: liver and. (No outline could be drawn for: liver, finding.)"
+    assert reply.outcome is Outcome.NOT_DRAWN
 
 
 def test_text_is_streamed_in_pieces_that_make_up_the_answer(predictor: Predictor, script: Script) -> None:
@@ -562,3 +564,14 @@ def test_confidence_follows_the_calibration(predictor: Predictor, script: Script
     predictor.config = replace(predictor.config, calibration=(2.0, -1.0))
     predictor.set_image(_picture()[0])
     assert predictor.ask("?").findings[0].confidence == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
+
+
+def test_what_was_never_learnt_is_not_called_absent(predictor: Predictor, script: Script) -> None:
+    predictor.set_image(np.zeros((40, 60), np.uint8))
+    heard: list[str] = []
+    reply = predictor.ask("Where is the thyroid gland?", on_text=heard.append)
+    assert reply.outcome is Outcome.NOT_TRAINED
+    assert reply.untrained == ("thyroid gland",)
+    assert "".join(heard) == reply.text
+    assert "not trained" in reply.text
+    assert script.questions == []

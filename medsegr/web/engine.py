@@ -104,6 +104,7 @@ def answer(
     }
     fields = {
         "text": reply.text,
+        "outcome": str(reply.outcome),
         "findings": findings,
         "geometry": Geometry.of(image).to_json(),
         "latencies": latencies,

@@ -249,6 +249,7 @@ class Service:
         params = {
             "turn_id": turn_id,
             "answer": data["text"],
+            "outcome": data["outcome"],
             "findings": findings,
             "label_names": label_names([finding["label"] for finding in findings]),
             "model_version": version,

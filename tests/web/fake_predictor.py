@@ -29,6 +29,7 @@ class FakeReply:
     text: str
     findings: tuple[FakeFinding, ...]
     latencies_ms: dict[str, float]
+    outcome: str = "found"
 
 
 def make(checkpoint: str, device: str = "cpu") -> FakePredictor:
@@ -44,7 +45,7 @@ class FakePredictor:
     """Finds each target named in the question; each is a block whose size grows with its id.
 
     Words: "stores bile" -> gallbladder; "" -> every target; "nothing" -> none; "slowly N" takes N seconds;
-    "crash" raises; "die" ends the process; "refuse" is a QuestionError; "again" repeats what the last turn of
+    "unheard" of structures are not trained; "crash" raises; "die" ends the process; "refuse" is a QuestionError; "again" repeats what the last turn of
     the history named.
     """
 
@@ -93,7 +94,8 @@ class FakePredictor:
         findings = tuple(
             FakeFinding(name, f"the {name}", block(shape, TARGETS.index(name) + 1), 0.5) for name in names
         )
-        return FakeReply(text, findings, {"total_ms": 1.0})
+        outcome = "found" if findings else "not_trained" if "unheard" in words else "not_present"
+        return FakeReply(text, findings, {"total_ms": 1.0}, outcome)
 
 
 def block(shape: tuple[int, ...], size: int) -> Any:
