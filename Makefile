@@ -17,9 +17,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
 	@echo "make demo                 six questions to a real server; writes demo-out/contact-sheet.png"
-	@echo "make serve STUDIES=DIR    serve a folder of images (or a DICOMweb URL) on http://$(HOST):$(PORT)"
+	@echo "make serve STUDIES=DIR    serve a folder of DICOM files or other images (or a DICOMweb URL) on http://$(HOST):$(PORT)"
 	@echo "make test                 pytest with coverage"
-	@echo "make test-system          the pages in headless Chromium (installs Debian's chromium and chromium-driver if missing)"
+	@echo "make test-system          OHIF and the pages in headless Chromium, with a real Orthanc (installs Debian's packages if missing)"
 	@echo "make check                ruff and mypy --strict"
 
 $(BIN)/python:
@@ -43,7 +43,7 @@ demo: $(RUNTIME)
 
 ifeq ($(strip $(STUDIES)),)
 serve:
-	@echo "Say what to serve: make serve STUDIES=/path/to/images (a folder, or a DICOMweb URL)." >&2; exit 1
+	@echo "Say what to serve: make serve STUDIES=/path/to/images (a folder of DICOM files or other images, or a DICOMweb URL)." >&2; exit 1
 else
 serve: $(RUNTIME)
 	$(BIN)/python -m monailabel.main start_server --app apps/medsegr --studies "$(STUDIES)" --host "$(HOST)" --port "$(PORT)"
@@ -53,11 +53,9 @@ test: $(DEV)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 test-system: $(DEV)
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
-		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-		$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+	tests/system/install.sh
 	$(PIP_INSTALL) -e '.[system]'
-	$(BIN)/python -m pytest -m system tests/system
+	$(BIN)/python -m pytest -m system --durations=10 tests/system
 
 check: $(DEV)
 	$(BIN)/ruff check .

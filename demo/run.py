@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from server import Server, ServerError
 from sheet import contact_sheet
-from studies import Studies, prepare
+from studies import Studies, prepare, write_dicom
 
 from medsegr.commands.replies import size_in_words
 from medsegr.errors import MedSegRError
@@ -21,6 +22,8 @@ from medsegr.evaluation.metrics import dice
 from medsegr.imaging import read_image
 
 WEAK_DICE = 0.7
+VIEWER = "http://127.0.0.1:8000/ohif"
+"""OHIF of a server that `make serve` starts."""
 
 
 def main() -> int:
@@ -36,6 +39,7 @@ def main() -> int:
     try:
         clear(out)
         studies = prepare(out / "studies")
+        study = write_dicom(studies.torso, out / "dicom")
         server = Server(studies.folder, out, options.checkpoint)
         try:
             answers = interview(server, console)
@@ -53,13 +57,14 @@ def main() -> int:
         Console(stderr=True).print(f"The demo failed: {error}", markup=False, highlight=False, soft_wrap=True)
         return 1
     console.print(f"\nContact sheet: {out / 'contact-sheet.png'}", markup=False, soft_wrap=True)
+    invite(console, out / "dicom", study)
     return 0
 
 
 def clear(out: Path) -> None:
     """Remove what an earlier demo left in `out`; raises `MedSegRError` rather than remove somebody's own folder."""
     marker = out / ".medsegr-demo"
-    left = [folder for folder in (out / "studies", out / "state") if folder.exists()]
+    left = [folder for folder in (out / "studies", out / "dicom", out / "state") if folder.exists()]
     if left and not marker.exists() and not (out / "server.log").exists():
         raise MedSegRError(f"{left[0]} was not made by a demo; name another folder with --out.")
     for folder in left:
@@ -148,6 +153,20 @@ def report(console: Console, answers: list[Answer], notes: list[str], studies: S
         f"Research use only, not a medical device. Weights {last['model_version']}, {last['weights_licence']}.",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def invite(console: Console, folder: Path, study: str) -> None:
+    """How to open the body of questions 4 and 5 in OHIF; `folder` holds it as a DICOM study of this UID."""
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    title = "\nTo see the body of questions 4 and 5 in OHIF and ask it there (no PACS is needed)"
+    console.print(title, style="bold", soft_wrap=True)
+    for line in (
+        f"  make serve STUDIES={shlex.quote(str(shown))}",
+        "then, with the panel of MedSeg-R, or in the mode that MONAI Label brings:",
+        f"  {VIEWER}/medsegr?StudyInstanceUIDs={study}",
+        f"  {VIEWER}/monai-label?StudyInstanceUIDs={study}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The demo's images: three that installed packages carry, and one body that is computed and so has exact masks."""
+"""The demo's images: three that installed packages carry, and one body that is computed and so has exact masks.
+
+The same body is written as a DICOM study, for OHIF.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 
 from medsegr.errors import ImageError
+from medsegr.phantom.study import write_series
 from medsegr.phantom.torso import Torso, make_torso
 
 SHIPPED = (
@@ -53,3 +58,9 @@ def prepare(folder: Path) -> Studies:
     torso = make_torso(SEED)
     nib.save(nib.Nifti1Image(torso.hu, torso.volume.affine), folder / TORSO)
     return Studies(folder, torso)
+
+
+def write_dicom(torso: Torso, folder: Path) -> str:
+    """Write the body as a CT series into `folder` and return its StudyInstanceUID."""
+    first = write_series(torso, folder)[0]
+    return str(pydicom.dcmread(first, stop_before_pixels=True).StudyInstanceUID)

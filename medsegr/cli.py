@@ -12,6 +12,7 @@ from medsegr.commands.ask import ask
 from medsegr.commands.doctor import doctor
 from medsegr.commands.evaluate import evaluate
 from medsegr.commands.golden import golden
+from medsegr.commands.login import login
 from medsegr.commands.pretrain import pretrain
 from medsegr.commands.qa import qa
 from medsegr.errors import MedSegRError
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(doctor)
 app.add_typer(qa, name="qa")
+app.add_typer(login, name="login")
 app.command()(pretrain)
 app.command()(evaluate)
 app.command(hidden=True)(golden)

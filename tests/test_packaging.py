@@ -19,6 +19,7 @@ import medsegr
 MODULES = {  # import name -> distribution, where they differ
     "PIL": "pillow",
     "SimpleITK": "simpleitk",
+    "jwt": "pyjwt",
     "nrrd": "pynrrd",
     "segment_anything": "segment-anything",
     "sklearn": "scikit-learn",

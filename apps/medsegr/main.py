@@ -2,18 +2,26 @@
 
 Options (`--conf NAME VALUE`): `checkpoint` a directory or preset (default: the weights that ship), `state`
 where turns are kept (default: `state` in this folder), `device` cpu, cuda or auto, `preload` false to load
-the model with the first question, `review` a MedSeg-QA file for physicians to review at /medsegr/review.
+the model with the first question, `review` a MedSeg-QA file for physicians to review at /medsegr/review,
+`ohif` the folder of an OHIF built for the root (`dist` of npm's @ohif/app), to be served at /. Who may use the server
+(docs/login.md): `login` a file of tokens or off, `oidc_issuer`, `oidc_client_id`, `oidc_client_secret_file`,
+`oidc_user_claim`, `oidc_admin_role`, `public_url`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from lib.configs.medsegr import MedSegRConfig
+from lib.datastore.dicom import DicomDatastore
+from lib.datastore.label_files import LabelFiles
+from lib.dicomweb import is_dicom, open_archive
 from lib.images import Images
+from lib.listening import listening
 from lib.routes import install
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
@@ -24,10 +32,13 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import strtobool
 
 from medsegr import __version__
+from medsegr.dicom.cache import SeriesCache, cache_bytes
 from medsegr.qa.review.queue import ReviewQueue
 from medsegr.rounds.store import TurnStore
 from medsegr.web.checkpoints import checkpoint_folder, read_targets
 from medsegr.web.errors import Refusal
+from medsegr.web.login.owner import where_to_log_in
+from medsegr.web.login.settings import Decision, decide
 from medsegr.web.logs import protect_logs
 from medsegr.web.process import DEFAULT_FACTORY, WorkerSettings
 from medsegr.web.service import Service
@@ -59,9 +70,10 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         checkpoint = checkpoint_folder(conf.get("checkpoint", "embedded"))
         factory = os.environ.get(FACTORY_VARIABLE, DEFAULT_FACTORY)
         worker = ModelWorker(WorkerSettings(str(checkpoint), factory, conf.get("device", "auto")))
-        state = Path(conf.get("state") or Path(app_dir) / "state")
+        self.state = Path(conf.get("state") or Path(app_dir) / "state")
         self.review = ReviewQueue(Path(conf["review"])) if conf.get("review") else None
-        self.service = Service(worker, TurnStore(state), read_targets(checkpoint))
+        self.ohif = Path(conf["ohif"]) if conf.get("ohif") else None
+        self.service = Service(worker, TurnStore(self.state), read_targets(checkpoint))
         self.models = {"medsegr": MedSegRConfig()}
         for name, model in self.models.items():
             model.init(name, str(Path(app_dir) / "model"), conf, None, service=self.service)
@@ -85,9 +97,14 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         return {name: trainer for name, trainer in trainers.items() if trainer}
 
     def init_datastore(self) -> Datastore:
-        """A DICOMweb server by its URL, or a folder of images of every type that can be read."""
-        if self.studies.startswith(("http://", "https://")):
+        """A PACS by its DICOMweb URL, a folder of DICOM files, or a folder of images of every type that can be read."""
+        self.archive = open_archive(self.studies, self.state, self.conf)
+        if self.archive is None:
             return super().init_datastore()
+        if not self.archive.local or is_dicom(self.archive):
+            cache = SeriesCache(self.archive, self.state / "series", cache_bytes(self.conf))
+            store_seg = strtobool(self.conf.get("store_seg", "true"))
+            return DicomDatastore(self.archive, cache, LabelFiles(self.state / "labels"), store_seg)
         asked = settings.MONAI_LABEL_DATASTORE_FILE_EXT
         stock = type(settings).model_fields["MONAI_LABEL_DATASTORE_FILE_EXT"].default
         return LocalDatastore(
@@ -107,12 +124,35 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         """
         from monailabel.app import app as application
 
+        decision = self._decide_login()
         super().on_init_complete()
         protect_logs()
         if strtobool(self.conf.get("preload", "true")):
             self.service.worker.start()
         names = {name: task.one_slice for name, task in self._infers.items()}
-        install(application, self.service, self.images, names, self._datastore, self.review)
+        install(
+            application,
+            self.service,
+            self.images,
+            names,
+            self._datastore,
+            self.review,
+            self.ohif,
+            decision,
+            self.archive,
+        )
+
+    def _decide_login(self) -> Decision:
+        """The login of this server; where to find the owner's token is told on the terminal, not in the log."""
+        heard = listening(sys.argv[1:])
+        trusted = [str(origin) for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+        decision = decide(self.conf, heard.host if heard else None, self.state, trusted)
+        if decision.owner and decision.login and decision.login.tokens:
+            base = heard.url if heard else f"http://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}"
+            address = f"{base}{settings.MONAI_LABEL_API_STR}/medsegr/login"
+            sys.stderr.write(where_to_log_in(address, decision.login.tokens, decision.owner) + "\n")
+            sys.stderr.flush()
+        return decision
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """One image after the other: there is one model. (With `multi_gpu` the stock task needs a GPU.)"""

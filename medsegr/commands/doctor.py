@@ -25,7 +25,9 @@ def doctor(
     with console.status("Looking …"):
         for check in every_check(checkpoint, device):
             found.append(check)
-            table.add_row(check.name, f"[{COLOURS[check.status.value]}]{check.status.value}[/]", escape(check.detail))
+            table.add_row(
+                check.name, f"[{COLOURS[check.status.value]}]{check.status.value}[/]", escape(check.detail)
+            )
     console.print(table)
     if any(check.status is Status.FAIL for check in found):
         raise typer.Exit(1)

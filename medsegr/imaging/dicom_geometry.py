@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from medsegr.errors import ImageError
 from medsegr.imaging.volume_reading import LPS_TO_RAS
 
 MIN_GAP_MM = 1e-3
@@ -61,43 +60,45 @@ def orientation(dataset: Dataset) -> tuple[float, ...] | None:
     return cosines
 
 
-def stack(
+def heights_mm(cosines: Sequence[float], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N] places of slices at `positions` [N, 3] along the normal of `cosines` (6 numbers), in mm."""
+    row, column = _directions(cosines)
+    return np.asarray(positions @ np.cross(row, column))
+
+
+def stack_affine(
     cosines: Sequence[float],
     positions: NDArray[np.float64],
     spacing: tuple[float, float],
     lone_gap_mm: float,
-    what: str,
-) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
-    """Order of the slices along their normal and the RAS affine [4, 4] of the sorted stack.
+) -> NDArray[np.float64]:
+    """The RAS affine [4, 4] of slices that are sorted along their normal, no two at the same place.
 
     Args:
         cosines: ImageOrientationPatient, 6 numbers.
         positions: [N, 3] ImagePositionPatient in mm (LPS).
         spacing: (row, column) in mm.
         lone_gap_mm: slice thickness, used where there is one slice only.
-        what: the images' name in an error.
 
     The step between slices runs from the first to the last position, so a tilted gantry gives a sheared
     affine; its length is the median gap, which a missing slice does not spoil.
     """
-    row, column = (np.asarray(v) / np.linalg.norm(v) for v in (cosines[:3], cosines[3:]))
-    normal = np.cross(row, column)
-    heights = positions @ normal
-    order = np.argsort(heights, kind="stable")
-    gaps = np.diff(heights[order])
-    if gaps.size and gaps.min() < MIN_GAP_MM:
-        twins = int(np.count_nonzero(gaps < MIN_GAP_MM)) + 1
-        raise ImageError(
-            f"{what} holds {twins} images at the same position; one image per slice position is expected."
-        )
-    step = normal * lone_gap_mm
-    if gaps.size:
-        span = positions[order[-1]] - positions[order[0]]
-        step = span * (float(np.median(gaps)) / float(heights[order[-1]] - heights[order[0]]))
+    row, column = _directions(cosines)
+    heights = heights_mm(cosines, positions)
+    step = np.cross(row, column) * lone_gap_mm
+    if len(heights) > 1:
+        span = positions[-1] - positions[0]
+        step = span * (float(np.median(np.diff(heights))) / float(heights[-1] - heights[0]))
     lps = np.eye(4)
     lps[:3, 0], lps[:3, 1], lps[:3, 2] = row * spacing[1], column * spacing[0], step
-    lps[:3, 3] = positions[order[0]]
-    return order, np.asarray(LPS_TO_RAS @ lps)
+    lps[:3, 3] = positions[0]
+    return np.asarray(LPS_TO_RAS @ lps)
+
+
+def _directions(cosines: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit vectors along the rows and down the columns."""
+    row, column = np.asarray(cosines[:3], float), np.asarray(cosines[3:], float)
+    return row / np.linalg.norm(row), column / np.linalg.norm(column)
 
 
 def slice_gap(dataset: Dataset) -> float:

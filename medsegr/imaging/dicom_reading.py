@@ -2,11 +2,12 @@
 modality.
 
 Optional attributes may be missing: without positions, slices are taken in the order of their instance
-numbers.
+numbers. Order and grid come from `dicom_series`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,206 +15,142 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medsegr.errors import ImageError
-from medsegr.imaging.dicom_geometry import AXIAL, in_plane_spacing, numbers, orientation, slice_gap, stack
+from medsegr.imaging.dicom_geometry import in_plane_spacing
+from medsegr.imaging.dicom_headers import (
+    CROSS_SECTIONAL,
+    NOT_IMAGES,
+    Member,
+    body_part,
+    files_below,
+    frame_count,
+    frame_groups,
+    modality_code,
+    read_headers,
+    samples,
+    series_name,
+    text,
+)
 from medsegr.imaging.dicom_pixels import pixel_values
+from medsegr.imaging.dicom_series import Stack, stacks
 from medsegr.imaging.types import Picture, Volume
 
-CROSS_SECTIONAL = frozenset({"CT", "MR", "PT", "NM"})
-NOT_IMAGES = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "DOC", "FID"})
-MAX_TILT = 1e-3
-"""Largest difference of direction cosines within one series."""
+ACQUISITION_AXIS = 2
+"""Of every DICOM volume: its planes are the images as they were stored."""
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file without the `DICM` mark still parses as a DICOM data set that names its class or its
-    rows.
-    """
-    try:
-        dataset = pydicom.dcmread(
-            path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID", "Rows"]
-        )
-        return "SOPClassUID" in dataset or "Rows" in dataset
-    # Broad on purpose: forced on arbitrary bytes, the parser raises almost anything, and each time the answer
-    # is no.
-    except Exception:  # noqa: BLE001
-        return False
-
-
-def read_dicom_file(path: Path) -> Picture | Volume:
+def read_dicom_file(path: Path, stack: int | None = None) -> Picture | Volume:
     """One DICOM file: a single image gives a `Picture`, several frames give a `Volume`; modality as DICOM
-    writes it.
+    writes it. `stack` as for `read_image`.
     """
     dataset = _load(path)
     _check_image(dataset, path)
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    if frames > 1 and str(dataset.get("Modality", "")).upper() == "SM":
-        raise ImageError(f"{path.name} is a tiled whole-slide image; a picture cut out of it is expected.")
+    frames = frame_count(dataset)
+    if frames > 1:
+        if modality_code(dataset) == "SM":
+            raise ImageError(
+                f"{path.name} is a tiled whole-slide image; a picture cut out of it is expected."
+            )
+        return read_stack(_only(stacks([(path, dataset)]), stack, [(path, dataset)], path.name), dataset)
     values = pixel_values(dataset, path)
     _check_shape(values, dataset, frames, path)
-    if frames > 1:
-        return _multi_frame(dataset, values, path)
-    functional = _frame_groups(dataset, 1)[0]
+    functional = frame_groups(dataset, 1)[0]
     return Picture(
         values,
-        _text(dataset, "Modality"),
+        text(dataset, "Modality"),
         in_plane_spacing(dataset) or in_plane_spacing(functional),
-        _body_part(dataset),
+        body_part(dataset),
     )
 
 
-def read_dicom_folder(folder: Path) -> Picture | Volume:
+def read_dicom_folder(folder: Path, stack: int | None = None) -> Picture | Volume:
     """The one DICOM series in `folder` and below it as a `Volume`; a lone 2-D image (X-ray, ultrasound...) as
-    a `Picture`.
+    a `Picture`. `stack` as for `read_image`.
     """
-    headers = _headers(folder)
+    headers = read_headers(files_below(folder))
     if not headers:
         raise ImageError(
             f"The folder {folder.name} holds no DICOM image; one series of DICOM files is expected."
         )
-    series: dict[str, list[tuple[Path, Dataset]]] = {}
+    series: dict[str, list[Member]] = {}
     for path, header in headers:
         series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((path, header))
     if len(series) > 1:
-        names = "; ".join(sorted(_series_name(members) for members in series.values())[:5])
+        names = "; ".join(sorted(series_name(members) for members in series.values())[:5])
         raise ImageError(
             f"The folder {folder.name} holds {len(series)} series ({names}); one series is expected."
         )
-    first_path, first = headers[0]
-    flat = str(first.get("Modality", "")).upper() not in CROSS_SECTIONAL
-    if len(headers) == 1 and (flat or int(first.get("NumberOfFrames", 1) or 1) > 1):
-        return read_dicom_file(first_path)
-    return _read_series(headers, folder)
+    if len(headers) == 1 and frame_count(headers[0][1]) > 1:
+        return read_dicom_file(headers[0][0], stack)
+    return read_stack(_only(stacks(headers), stack, headers, f"The folder {folder.name}"))
 
 
-def _read_series(headers: list[tuple[Path, Dataset]], folder: Path) -> Volume:
-    what = f"The folder {folder.name}"
-    first = headers[0][1]
-    sizes = sorted({(int(h.Rows), int(h.Columns), int(h.get("SamplesPerPixel", 1))) for _, h in headers})
+def read_stack(stack: Stack, loaded: Dataset | None = None) -> Picture | Volume:
+    """The pixels of a stack, on the grid and in the order that it names; `loaded` is its only file, if it was read already."""
+    if not stack.is_volume:
+        picture = read_dicom_file(stack.paths[0])
+        assert isinstance(picture, Picture)  # one frame
+        return picture
+    places: dict[Path, list[tuple[int, int]]] = {}
+    for index, (path, slice_) in enumerate(zip(stack.sources, stack.slices, strict=True)):
+        places.setdefault(path, []).append((index, slice_.frame - 1))
+    voxels: NDArray[Any] | None = None
+    for path, planes in places.items():
+        dataset = loaded if loaded is not None else _load(path)
+        _check_image(dataset, path)
+        frames = frame_count(dataset)
+        values = pixel_values(dataset, path)
+        _check_shape(values, dataset, frames, path)
+        values = values if frames > 1 else values[None]
+        if voxels is None:
+            colour = values.shape[3:]
+            voxels = np.empty((*stack.shape, *colour), np.uint8 if colour else np.float32)
+        for index, frame in planes:
+            voxels[:, :, index] = np.swapaxes(values[frame], 0, 1)
+    assert voxels is not None and stack.affine is not None  # a stack is never empty
+    return Volume(voxels, stack.affine, stack.modality, stack.body_part, ACQUISITION_AXIS)
+
+
+def _only(found: Sequence[Stack], wanted: int | None, members: Sequence[Member], what: str) -> Stack:
+    """The stack of this number, counted from 1, or the only one; raises `ImageError`."""
+    if not found:
+        raise ImageError(f"{what} holds no DICOM image that can be read; one series is expected.")
+    if wanted is not None:
+        if not 1 <= wanted <= len(found):
+            raise ImageError(f"{what} has stacks 1 to {len(found)}; one of them is expected.")
+        return found[wanted - 1]
+    if len(found) > 1:
+        raise ImageError(f"{what} {_why_several(found, members)}")
+    return found[0]
+
+
+def _why_several(found: Sequence[Stack], members: Sequence[Member]) -> str:
+    """What keeps a series from being one stack, and what is expected."""
+    sizes = sorted({(int(h.Rows), int(h.Columns), samples(h)) for _, h in members})
+    first = members[0][1]
     if len(sizes) > 1:
         named = ", ".join(
             f"{rows} x {columns}" + (" colour" if samples > 1 else "") for rows, columns, samples in sizes[:5]
         )
-        raise ImageError(
-            f"{what} mixes images of {len(sizes)} sizes ({named}); one series of equal slices is expected."
+        return f"mixes images of {len(sizes)} sizes ({named}); one series of equal slices is expected."
+    frames = frame_count(first)
+    if len(members) > 1 and any(frame_count(header) > 1 for _, header in members):
+        return f"holds {len(members)} multi-frame files; one of them is expected."
+    if frames == 1 and modality_code(first) not in CROSS_SECTIONAL and not all(s.is_volume for s in found):
+        return (
+            f"holds {len(members)} separate {first.get('Modality', '')} images without positions; "
+            "one image, or a series of slices, is expected."
         )
-    if any(int(h.get("NumberOfFrames", 1) or 1) > 1 for _, h in headers):
-        raise ImageError(f"{what} holds {len(headers)} multi-frame files; one of them is expected.")
-    headers, affine = _arrange(headers, what)
-    voxels = None
-    for index, (path, _) in enumerate(headers):
-        dataset = _load(path)
-        values = pixel_values(dataset, path)
-        _check_shape(values, dataset, 1, path)
-        plane = np.swapaxes(values, 0, 1)
-        if voxels is None:
-            dtype = np.uint8 if plane.ndim == 3 else np.float32
-            voxels = np.empty((*plane.shape[:2], len(headers), *plane.shape[2:]), dtype)
-        voxels[:, :, index] = plane
-    assert voxels is not None  # headers is never empty
-    return Volume(voxels, affine, _text(first, "Modality"), _body_part(first))
-
-
-def _arrange(
-    headers: list[tuple[Path, Dataset]], what: str
-) -> tuple[list[tuple[Path, Dataset]], NDArray[np.float64]]:
-    """Sort slices by their place along the normal (not by InstanceNumber) and give the stack's RAS affine."""
-    first = headers[0][1]
-    spacing = in_plane_spacing(first) or (1.0, 1.0)
-    cosines = [orientation(h) for _, h in headers]
-    positions = [numbers(h.get("ImagePositionPatient"), 3) for _, h in headers]
-    if any(c is None for c in cosines) or any(p is None for p in positions):
-        if str(first.get("Modality", "")).upper() not in CROSS_SECTIONAL:
-            raise ImageError(
-                f"{what} holds {len(headers)} separate {first.get('Modality', '')} images without positions; "
-                "one image, or a series of slices, is expected."
-            )
-        ordered = sorted(headers, key=lambda item: (_instance_number(item[1]), item[0].name))
-        heights = np.outer(np.arange(len(headers)) * slice_gap(first), [0.0, 0.0, 1.0])
-        return ordered, stack(AXIAL, heights, spacing, slice_gap(first), what)[1]
-    directions = np.asarray(cosines, float)
-    if np.abs(directions - directions[0]).max() > MAX_TILT:
-        raise ImageError(
-            f"{what} mixes slices of different orientations; one series of parallel slices is expected."
-        )
-    order, affine = stack(directions[0], np.asarray(positions, float), spacing, slice_gap(first), what)
-    return [headers[i] for i in order], affine
-
-
-def _multi_frame(dataset: Dataset, values: NDArray[Any], path: Path) -> Volume:
-    """[F, H, W(, 3)] -> a volume: enhanced objects by their frames' positions, others with the frames one
-    slice gap apart.
-    """
-    frames = len(values)
-    groups = _frame_groups(dataset, frames)
-    spacing = in_plane_spacing(groups[0]) or in_plane_spacing(dataset) or (1.0, 1.0)
-    cosines = [orientation(g) for g in groups]
-    positions = [numbers(g.get("ImagePositionPatient"), 3) for g in groups]
-    gap = slice_gap(groups[0]) if slice_gap(groups[0]) != 1.0 else slice_gap(dataset)
-    known = [c for c in cosines if c is not None]
-    if len(known) == frames and None not in positions:
-        if np.abs(np.asarray(known) - np.asarray(known[0])).max() > MAX_TILT:
-            raise ImageError(
-                f"{path.name} mixes frames of different orientations; parallel slices are expected."
-            )
-        order, affine = stack(known[0], np.asarray(positions, float), spacing, gap, path.name)
-    else:
-        order, affine = stack(
-            AXIAL, np.outer(np.arange(frames) * gap, [0.0, 0.0, 1.0]), spacing, gap, path.name
-        )
-    colour = values.ndim == 4
-    voxels = np.swapaxes(np.moveaxis(values[order], 0, 2), 0, 1)
-    return Volume(
-        np.ascontiguousarray(voxels, np.uint8 if colour else np.float32),
-        affine,
-        _text(dataset, "Modality"),
-        _body_part(dataset),
-    )
-
-
-def _frame_groups(dataset: Dataset, frames: int) -> list[Dataset]:
-    """Per frame, the attributes of its plane out of the shared and per-frame functional groups, flattened."""
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
-    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
-    groups = []
-    for index in range(frames):
-        flat = Dataset()
-        for source in (shared, per_frame[index] if index < len(per_frame) else None):
-            for key in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
-                for item in (source.get(key) or [])[:1] if source is not None else []:
-                    flat.update(item)
-        groups.append(flat)
-    return groups
-
-
-def _headers(folder: Path) -> list[tuple[Path, Dataset]]:
-    """Headers of all DICOM images under `folder`; other files (DICOMDIR, reports, segmentations, notes) are
-    passed over.
-    """
-    found: list[tuple[Path, Dataset]] = []
-    for path in sorted(
-        p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name != "DICOMDIR"
-    ):
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-        except (InvalidDicomError, OSError, EOFError):
-            if (
-                not path.stat().st_size
-                or path.suffix.lower() not in {"", ".dcm", ".ima"}
-                or not looks_like_dicom(path)
-            ):
-                continue
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        if (
-            "Rows" in header
-            and "Columns" in header
-            and str(header.get("Modality", "")).upper() not in NOT_IMAGES
-        ):
-            found.append((path, header))
-    return found
+    directions = [
+        np.asarray(s.affine)[:3, :2] / np.linalg.norm(np.asarray(s.affine)[:3, :2], axis=0) for s in found
+    ]
+    if any(np.abs(d - directions[0]).max() > 1e-3 for d in directions):
+        kind = "frames" if frames > 1 else "slices"
+        return f"mixes {kind} of different orientations; one series of parallel slices is expected."
+    twins = sum(len(s.slices) for s in found[1:]) + 1
+    return f"holds {twins} images at the same position; one image per slice position is expected."
 
 
 def _load(path: Path) -> Dataset:
@@ -226,7 +163,7 @@ def _load(path: Path) -> Dataset:
 
 
 def _check_image(dataset: Dataset, path: Path) -> None:
-    modality = str(dataset.get("Modality", "")).upper()
+    modality = modality_code(dataset)
     if modality in NOT_IMAGES:
         raise ImageError(f"{path.name} is a DICOM {modality} object; an image is expected.")
     if not any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
@@ -244,23 +181,3 @@ def _check_shape(values: NDArray[Any], dataset: Dataset, frames: int, path: Path
         raise ImageError(
             f"{path.name} decodes to shape {values.shape}; {expected} is expected from its header."
         )
-
-
-def _series_name(members: list[tuple[Path, Dataset]]) -> str:
-    header = members[0][1]
-    name = str(header.get("SeriesDescription", "") or f"series {header.get('SeriesNumber', '?')}").strip()
-    return f"{header.get('Modality', 'image')} '{name}' of {len(members)} images"
-
-
-def _instance_number(header: Dataset) -> int:
-    number = numbers([header.get("InstanceNumber")], 1)
-    return int(number[0]) if number else 0
-
-
-def _text(dataset: Dataset, key: str) -> str | None:
-    return str(dataset.get(key, "") or "").strip() or None
-
-
-def _body_part(dataset: Dataset) -> str | None:
-    part = _text(dataset, "BodyPartExamined")
-    return part.upper() if part else None

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from medsegr.errors import ImageError
-from medsegr.imaging.dicom_reading import looks_like_dicom, read_dicom_file, read_dicom_folder
+from medsegr.imaging.dicom_headers import looks_like_dicom
+from medsegr.imaging.dicom_reading import read_dicom_file, read_dicom_folder
 from medsegr.imaging.types import Picture, Volume
 from medsegr.imaging.volume_reading import is_nifti_header, read_nifti, read_nrrd
 
@@ -48,11 +49,12 @@ def canonical_modality(modality: str | None) -> str | None:
     return MODALITIES.get(code, code) or None
 
 
-def read_image(path: Path | str, modality: str | None = None) -> Picture | Volume:
+def read_image(path: Path | str, modality: str | None = None, stack: int | None = None) -> Picture | Volume:
     """Read a PNG, JPEG, NIfTI, NRRD or DICOM file, or a folder that holds one DICOM series.
 
     A picture file or a single DICOM image gives a `Picture`; NIfTI, NRRD, multi-frame DICOM and series give a
     `Volume` (with one slice where the file is 2-D). `modality` overrides what the file says.
+    `stack` is the number, counted from 1, of the one to read where a DICOM series has several; see `dicom_series.stacks`.
 
     Raises:
         ImageError: the path is missing, empty, damaged, unsupported, holds non-finite values or no single
@@ -62,13 +64,13 @@ def read_image(path: Path | str, modality: str | None = None) -> Picture | Volum
     wanted = canonical_modality(modality)
     if path.is_dir():
         with _decoding(path):
-            return _relabel(read_dicom_folder(path), wanted)
+            return _relabel(read_dicom_folder(path, stack), wanted)
     kind = sniff(path)
     with _decoding(path):
         if kind is Format.PICTURE:
             return _read_picture(path, wanted)
         if kind is Format.DICOM:
-            return _relabel(read_dicom_file(path), wanted)
+            return _relabel(read_dicom_file(path, stack), wanted)
         return read_nifti(path, wanted) if kind is Format.NIFTI else read_nrrd(path, wanted)
 
 
@@ -127,7 +129,7 @@ def _relabel(image: Picture | Volume, modality: str | None) -> Picture | Volume:
     """Give a DICOM image its canonical or overriding modality."""
     name = modality or canonical_modality(image.modality)
     if isinstance(image, Volume):
-        return Volume(image.voxels, image.affine, name, image.body_part)
+        return Volume(image.voxels, image.affine, name, image.body_part, image.acquisition_axis)
     return Picture(image.pixels, name, image.spacing_mm, image.body_part)
 
 

@@ -57,12 +57,14 @@ class Volume:
 
     `voxels` [X, Y, Z] float32, or [X, Y, Z, 3] uint8 for colour. `affine` [4, 4] maps a voxel index to RAS
     millimetres (nibabel's convention: x grows to the patient's right, y to the front, z to the head).
+    `acquisition_axis` is the axis across the slices where it is known, as it is of DICOM.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[Any]
     modality: str | None
     body_part: str | None = None
+    acquisition_axis: int | None = None
 
     def __post_init__(self) -> None:
         shape = self.voxels.shape
@@ -110,9 +112,11 @@ class Volume:
 
     @cached_property
     def slice_axis(self) -> int:
-        """The acquisition axis: the only axis of size 1, else of clearly largest spacing, else closest to
-        head-foot.
+        """The acquisition axis if it is known, else the only axis of size 1, else of clearly largest spacing,
+        else closest to head-foot.
         """
+        if self.acquisition_axis is not None:
+            return self.acquisition_axis
         single = [axis for axis in range(3) if self.shape[axis] == 1]
         if len(single) == 1:
             return single[0]

@@ -108,13 +108,14 @@ def sitk_affine(
 def refuse_detached(path: Path) -> None:
     """An NRRD header may name any file as its data; uploads must not read other files through it."""
     with path.open("rb") as stream:
-        header = stream.read(1 << 20).split(b"\n\n", 1)[0].split(b"\r\n\r\n", 1)[0]
+        start = stream.read(1 << 20)
+    header = start.split(b"\n\n", 1)[0].split(b"\r\n\r\n", 1)[0]
     fields = [
         line.split(b":", 1)[0].strip().lower().replace(b" ", b"")
         for line in header.splitlines()
         if b":" in line
     ]
-    if b"datafile" in fields:
+    if b"datafile" in fields or len(header) == 1 << 20:  # one that is longer could name a file further down
         raise ImageError(
             f"{path.name} keeps its voxels in another file; an NRRD file with its data attached is expected."
         )

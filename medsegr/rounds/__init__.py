@@ -1,3 +1,3 @@
-"""The learning loop's memory: today the turns that were asked; corrections, rounds and versions build on the
-same store.
+"""The learning loop's memory: the turns that were asked and what clinicians made of the answers; rounds and
+versions build on the same database.
 """

@@ -1,13 +1,11 @@
-"""The database's layout. A change here needs a new `SCHEMA` number in `store` and a step that brings old
-files along.
-"""
+"""The database's layout. A change here needs a new number and a step in `migrations`."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, String, Text
+from sqlalchemy import JSON, ForeignKey, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -19,6 +17,21 @@ class TurnStatus(StrEnum):
     DONE = "done"
     CANCELLED = "cancelled"
     FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """What a clinician says about an answer."""
+
+    ACCEPTED = "accepted"
+    EDITED = "edited"
+    REJECTED = "rejected"
+
+
+class Origin(StrEnum):
+    """Which way a correction came: about one turn, or as a label map of MONAI Label's datastore."""
+
+    PANEL = "panel"
+    DATASTORE = "datastore"
 
 
 class Base(DeclarativeBase):
@@ -51,3 +64,21 @@ class TurnRow(Base):
     model_version: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
     latencies: Mapped[dict[str, float]] = mapped_column(JSON)
+
+
+class CorrectionRow(Base):
+    """What a clinician made of an answer. `turn_id` is null for a label map that follows no question."""
+
+    __tablename__ = "corrections"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    turn_id: Mapped[str | None] = mapped_column(ForeignKey("turns.id"), index=True)
+    image_id: Mapped[str] = mapped_column(Text, index=True)
+    editor: Mapped[str] = mapped_column(Text, index=True)
+    client_id: Mapped[str | None] = mapped_column(Text)
+    created: Mapped[str] = mapped_column(String(32), index=True)
+    verdict: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(Text)
+    answer: Mapped[str | None] = mapped_column(Text)
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    origin: Mapped[str] = mapped_column(String(16))
+    model_version: Mapped[str | None] = mapped_column(Text)

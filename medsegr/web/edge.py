@@ -19,8 +19,10 @@ from starlette.exceptions import HTTPException
 
 from medsegr.errors import MedSegRError
 from medsegr.web.errors import Refusal, status_of
+from medsegr.web.image_files import ImageFile
+from medsegr.web.login.identity import ANONYMOUS
 from medsegr.web.requests import MAX_BODY, AskOptions
-from medsegr.web.service import ImageFile, Outcome, Service, Update
+from medsegr.web.service import Outcome, Service, Update
 
 logger = logging.getLogger(__name__)
 KEEP_ALIVE_S = 15.0
@@ -73,9 +75,9 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 
 async def updates(
-    service: Service, options: AskOptions, image: ImageFile, *, one_slice: bool
+    service: Service, options: AskOptions, image: ImageFile, *, one_slice: bool, editor: str = ANONYMOUS.name
 ) -> AsyncIterator[Update | None]:
-    """Submit a question and yield what happens to it, None whenever nothing did for a while.
+    """Submit a question of `editor` and yield what happens to it, None whenever nothing did for a while.
 
     Closing the iterator before the end (the client has gone) cancels the question.
     """
@@ -86,7 +88,9 @@ async def updates(
         if not loop.is_closed():
             loop.call_soon_threadsafe(news.put_nowait, update)
 
-    turn_id = await run_in_threadpool(service.submit, options, image, listener, one_slice=one_slice)
+    turn_id = await run_in_threadpool(
+        service.submit, options, image, listener, one_slice=one_slice, editor=editor
+    )
     ended = False
     try:
         while not ended:
@@ -103,10 +107,15 @@ async def updates(
 
 
 async def answer(
-    service: Service, options: AskOptions, image: ImageFile, *, one_slice: bool = False
+    service: Service,
+    options: AskOptions,
+    image: ImageFile,
+    *,
+    one_slice: bool = False,
+    editor: str = ANONYMOUS.name,
 ) -> Outcome:
     """Wait for the reply without holding a thread; raises `MedSegRError`."""
-    async for update in updates(service, options, image, one_slice=one_slice):
+    async for update in updates(service, options, image, one_slice=one_slice, editor=editor):
         if update and update.error:
             raise update.error
         if update and update.outcome:

@@ -39,18 +39,18 @@ Say = Callable[[dict[str, Any]], None]
 
 
 class Images:
-    """The last few images read, by path, time and size of the file, so that follow-ups do not read them
+    """The last few images read, by path, stack, time and size of the file, so that follow-ups do not read them
     again.
     """
 
     def __init__(self) -> None:
-        self._read: OrderedDict[tuple[str, int, int], Picture | Volume] = OrderedDict()
+        self._read: OrderedDict[tuple[str, int | None, int, int], Picture | Volume] = OrderedDict()
 
-    def get(self, path: Path) -> Picture | Volume:
-        """Read `path` or remember it; raises `ImageError`."""
-        key = self._key(path)
+    def get(self, path: Path, stack: int | None = None) -> Picture | Volume:
+        """Read `path`, or the stack of this number in it, or remember it; raises `ImageError`."""
+        key = self._key(path, stack)
         if key not in self._read:
-            self._read[key] = read_image(path)
+            self._read[key] = read_image(path, stack=stack)
             while len(self._read) > 1 and (len(self._read) > MAX_IMAGES or self._bytes() > MAX_IMAGE_BYTES):
                 self._read.popitem(last=False)
         self._read.move_to_end(key)
@@ -62,13 +62,14 @@ class Images:
         )
 
     @staticmethod
-    def _key(path: Path) -> tuple[str, int, int]:
+    def _key(path: Path, stack: int | None) -> tuple[str, int | None, int, int]:
         try:
             files = sorted(path.iterdir()) if path.is_dir() else [path]
             stats = [file.stat() for file in files]
         except OSError:
-            return str(path), 0, 0  # `read_image` says what is wrong with it
-        return str(path), max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)
+            return str(path), stack, 0, 0  # `read_image` says what is wrong with it
+        newest = max((s.st_mtime_ns for s in stats), default=0)
+        return str(path), stack, newest, sum(s.st_size for s in stats)
 
 
 def answer(
@@ -76,7 +77,7 @@ def answer(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Reply fields and packed masks for `job`; raises `MedSegRError`."""
     began = time.perf_counter()
-    image = images.get(Path(job.image))
+    image = images.get(Path(job.image), job.stack)
     read = time.perf_counter()
     options: dict[str, Any] = {
         "on_text": lambda piece: say({"event": "text", "piece": piece}),

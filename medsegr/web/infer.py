@@ -16,16 +16,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.params import Depends
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from medsegr.web.edge import SentenceRoute, answer
 from medsegr.web.errors import Refusal
+from medsegr.web.image_files import ImageFile
+from medsegr.web.login.identity import current_user
 from medsegr.web.requests import AskOptions, parse, parse_object
 from medsegr.web.routes import MEDIA_TYPES, FindImage, file_reply
-from medsegr.web.service import ImageFile, Outcome, Service
+from medsegr.web.service import Outcome, Service
 
 OUTPUTS = ("all", "json", "image")
 UPLOADS = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".dcm")
@@ -47,6 +49,7 @@ def infer_router(
 
     @router.post("/{model}", summary="Ask a question (MONAI Label's form)", dependencies=list(guards))
     async def infer(
+        request: Request,
         model: str,
         image: str = "",
         session_id: str = "",
@@ -66,7 +69,8 @@ def infer_router(
                 found = await run_in_threadpool(receive, file.file, file.filename or "", folder)
             else:
                 found = await run_in_threadpool(find, image, session_id)
-            outcome = await answer(service, options, found, one_slice=models[model])
+            editor = current_user(request).name
+            outcome = await answer(service, options, found, one_slice=models[model], editor=editor)
             return await run_in_threadpool(
                 _reply, service, outcome, options, found, folder, output, model, save_label
             )

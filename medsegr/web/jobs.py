@@ -29,7 +29,8 @@ class Job:
     """One question for the model. `image` is a path that the server has already approved; `slices` includes
     both ends.
 
-    `one_slice` answers about a single slice of a volume: the one in `slices`, else the middle one.
+    `one_slice` answers about a single slice of a volume: the one in `slices`, else the middle one. `stack` is the number of the
+    one to read where `image` is a DICOM series of several.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Job:
     box: tuple[float, float, float, float] | None = None
     max_new_tokens: int | None = None
     one_slice: bool = False
+    stack: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the pipe."""
@@ -59,6 +61,7 @@ class Job:
             box=tuple(data["box"]) if data["box"] else None,
             max_new_tokens=data["max_new_tokens"],
             one_slice=data["one_slice"],
+            stack=data["stack"],
         )
 
 

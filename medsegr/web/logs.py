@@ -1,16 +1,21 @@
 """Keep question text out of every log: stock endpoints write whole requests, so lines that look like one are
-cut, and so are the query strings of access logs (a client may put its question or a patient's name there).
+cut, and so are the query strings of access logs (a client may put its question or a patient's name there)
+and the UIDs in their paths. Libraries that would write a PACS' URLs or the values of a DICOM file are hushed.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import warnings
 
 SUSPECT = re.compile(
     r"""\\?["'](?:question|history|answer|params|turns)\\?["']\s*:|Save Label params:|Label Info:"""
 )
 ACCESS_LOG, PATH_ARGUMENT = "uvicorn.access", 2
+UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
+TALKATIVE = ("httpx", "httpcore", "dicomweb_client", "pydicom", "python_multipart")
+"""Loggers whose messages below WARNING hold URLs, UIDs or values of attributes."""
 CUT = "(a request or reply was here; its text is not logged)"
 
 
@@ -22,6 +27,7 @@ class QuestionFilter(logging.Filter):
         arguments = record.args
         if record.name == ACCESS_LOG and isinstance(arguments, tuple) and len(arguments) > PATH_ARGUMENT:
             bare = str(arguments[PATH_ARGUMENT]).partition("?")[0]
+            bare = UID.sub("(uid)", bare)
             record.args = (*arguments[:PATH_ARGUMENT], bare, *arguments[PATH_ARGUMENT + 1 :])
         try:
             message = record.getMessage()
@@ -48,6 +54,9 @@ def _chain(error: BaseException | None) -> list[str]:
 
 def protect_logs() -> None:
     """Put the filter on every handler there is; call again after logging was set up. Idempotent."""
+    warnings.filterwarnings("ignore", module=r"pydicom\.")  # "Invalid value for VR PN: …"
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     loggers = [
         logging.getLogger(),
         *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict)),

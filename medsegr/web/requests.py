@@ -61,7 +61,14 @@ class AskOptions(BaseModel):
     )
     history: tuple[HistoryTurn, ...] = ()
     slices: str = Field(
-        "all", description='For volumes: "all", one index such as "12", or a range such as "10-20".'
+        "all",
+        description='For volumes: "all", one index such as "12", a range such as "10-20", or "this": the slice of `instance`.',
+    )
+    instance: Annotated[str, _text(64, "`instance`")] = Field(
+        "", description="SOPInstanceUID of an image in the DICOM series: its stack is asked about."
+    )
+    frame: int | None = Field(
+        None, ge=1, le=1_000_000, description="Which frame of `instance`, counted from 1."
     )
     points: tuple[tuple[float, float, int], ...] | None = Field(
         None, description="[[row, column, 1 inside | 0 outside], ...]"
@@ -91,11 +98,18 @@ class AskOptions(BaseModel):
     def _slices(cls, value: Any) -> str:
         text = "all" if value is None else str(value).strip().lower() or "all"
         found = SLICES.fullmatch(text)
-        if isinstance(value, bool) or (text != "all" and found is None):
-            raise ValueError('`slices` must be "all", one index such as "12", or a range such as "10-20".')
+        if isinstance(value, bool) or (text not in {"all", "this"} and found is None):
+            raise ValueError(
+                '`slices` must be "all", "this", one index such as "12", or a range such as "10-20".'
+            )
         if found and found[2] and int(found[2]) < int(found[1]):
             raise ValueError("`slices` must be a range from the lower index to the higher one.")
         return text
+
+    @field_validator("frame", mode="before")
+    @classmethod
+    def _frame(cls, value: Any) -> Any:
+        return None if value == "" else value
 
     @field_validator("points", mode="before")
     @classmethod
@@ -148,7 +162,7 @@ class AskOptions(BaseModel):
 
     @property
     def slice_range(self) -> tuple[int, int] | None:
-        """(first, last) slice index, both included, or None for all."""
+        """(first, last) slice index, both included, or None for all and "this"."""
         found = SLICES.fullmatch(self.slices)
         return (int(found[1]), int(found[2] or found[1])) if found else None
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.params import Depends
 from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,7 @@ from medsegr.qa.review.queue import Progress, ReviewQueue
 from medsegr.qa.schema import Conversation
 from medsegr.web.edge import SentenceRoute
 from medsegr.web.errors import Refusal
+from medsegr.web.login.identity import login_name
 from medsegr.web.requests import MAX_ANSWER, MAX_QUESTION
 from medsegr.web.review_pictures import Pictures, targets_of
 
@@ -80,6 +81,10 @@ class _Desk:
         if id_ not in self.queue:
             raise Refusal(404, "The file under review has no conversation with this id.")
         return self.queue.conversations[id_]
+
+    def name(self, request: Request, given: str) -> str:
+        """The reviewer: whoever is logged in, else as `given`; everybody reviews in their own name."""
+        return self.queue.known_as(login_name(request) or given)
 
 
 def review_router(
@@ -142,26 +147,27 @@ def _add_page(router: APIRouter) -> None:
 
 def _add_reading(router: APIRouter, desk: _Desk, reviewer: str | None, guards: list[Depends]) -> None:
     @router.get("/state", summary="The file, who reviews it and how far they are", dependencies=guards)
-    def state() -> dict[str, Any]:
-        queue = desk.queue
+    def state(request: Request) -> dict[str, Any]:
+        queue, known = desk.queue, login_name(request)
         return {
             "file": queue.file.name,
             "total": len(queue.conversations),
             "first": next(iter(queue.conversations), None),
-            "reviewer": reviewer,
+            "reviewer": known or reviewer,
+            "logged_in": known is not None,
             "done": {who: progress.done for who, progress in queue.progress().items()},
         }
 
     @router.get("/next", summary="The next conversation without this reviewer's verdict", dependencies=guards)
-    def following(reviewer: Name, after: Id | None = None) -> dict[str, str | None]:
+    def following(request: Request, reviewer: Name, after: Id | None = None) -> dict[str, str | None]:
         if after is not None:
             desk.conversation(after)
-        return {"id": desk.queue.next_unreviewed(desk.queue.known_as(reviewer), after)}
+        return {"id": desk.queue.next_unreviewed(desk.name(request, reviewer), after)}
 
     @router.get("/item", summary="One conversation, as this reviewer may see it", dependencies=guards)
-    def item(id: Id, reviewer: Name) -> dict[str, Any]:
+    def item(request: Request, id: Id, reviewer: Name) -> dict[str, Any]:
         conversation = desk.conversation(id)
-        name = desk.queue.known_as(reviewer)
+        name = desk.name(request, reviewer)
         shown = desk.queue.item(id, name)
         return {
             **conversation.to_json(),
@@ -192,9 +198,9 @@ def _add_pictures(router: APIRouter, desk: _Desk, guards: list[Depends]) -> None
 
 def _add_verdicts(router: APIRouter, desk: _Desk, guards: list[Depends]) -> None:
     @router.post("/verdicts", summary="Accept, edit or reject a conversation", dependencies=guards)
-    def verdict(body: VerdictBody) -> dict[str, Any]:
+    def verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
         desk.conversation(body.id)
-        name = desk.queue.known_as(body.reviewer)
+        name = desk.name(request, body.reviewer)
         turns = None if body.turns is None else [TurnText(t.question, t.answer) for t in body.turns]
         entry = desk.queue.record(body.id, name, body.verdict, turns, body.note)
         return {

@@ -7,8 +7,8 @@ grid, so that they stay thin over small images.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,6 @@ class View:
     aspect: float
     slices: int
     first: int
-
-
-@dataclass(frozen=True, eq=False)
-class _CutVolume(Volume):
-    """A volume that is sliced along an axis of the caller's choice."""
-
-    axis: int = 2
-
-    @cached_property
-    def slice_axis(self) -> int:
-        """The chosen axis."""
-        return self.axis
 
 
 class Pictures:
@@ -114,7 +102,7 @@ class Pictures:
     def _read_image(self, name: str, modality: str, axis: int | None) -> Picture | Volume:
         image = read_image(self._root / name, modality)
         if isinstance(image, Volume) and axis is not None:
-            return _CutVolume(image.voxels, image.affine, image.modality, image.body_part, axis)
+            return replace(image, acquisition_axis=axis)
         return image
 
     def _read_mask(self, name: str) -> NDArray[Any]:

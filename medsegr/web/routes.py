@@ -18,11 +18,15 @@ from fastapi.params import Depends
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from medsegr.rounds.store import StoredMask
 from medsegr.web.edge import SentenceRoute, read_body, updates
 from medsegr.web.errors import Refusal, status_of
+from medsegr.web.image_files import ImageFile
+from medsegr.web.login.identity import current_user
+from medsegr.web.login.ownership import turn_editor, turn_of
 from medsegr.web.masks import Geometry, write
 from medsegr.web.requests import AskBody, parse, parse_object
-from medsegr.web.service import ImageFile, Service, Update
+from medsegr.web.service import Service, Update
 
 TURN_ID = re.compile(r"[0-9a-f]{32}")
 MAX_LISTED = 1000
@@ -90,7 +94,8 @@ def _add_ask(
         if model not in models:
             raise Refusal(404, f"There is no model of this name; known are {', '.join(models)}.")
         image = await run_in_threadpool(find, body.image, body.session_id)
-        news = updates(service, body, image, one_slice=models[model])
+        editor = current_user(request).name
+        news = updates(service, body, image, one_slice=models[model], editor=editor)
         first = await anext(news)  # refusals of the queue must become a status, not an event
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(_events(first, news), media_type="text/event-stream", headers=headers)
@@ -120,32 +125,47 @@ def _add_turns(router: APIRouter, service: Service, guards: list[Depends]) -> No
     @router.get(
         "/turns", summary="The newest turns, of one image if named, oldest first", dependencies=guards
     )
-    def turns(image: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
+    def turns(request: Request, image: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
         if not 1 <= limit <= MAX_LISTED:
             raise Refusal(422, f"`limit` must be between 1 and {MAX_LISTED}.")
-        return [asdict(turn) for turn in service.store.turns(image, limit)]
+        editor = turn_editor(current_user(request))
+        return [asdict(turn) for turn in service.store.turns(image, limit, editor)]
 
     @router.get("/turns/{turn_id}", summary="One turn", dependencies=guards)
-    def turn(turn_id: str) -> dict[str, Any]:
-        return asdict(service.store.get(_checked(turn_id)))
+    def turn(request: Request, turn_id: str) -> dict[str, Any]:
+        return asdict(turn_of(current_user(request), service.store, _checked(turn_id)))
 
     @router.delete(
         "/turns/{turn_id}", summary="Cancel a question that waits or is being answered", dependencies=guards
     )
-    def cancel(turn_id: str) -> dict[str, str]:
-        service.cancel(_checked(turn_id))
+    def cancel(request: Request, turn_id: str) -> dict[str, str]:
+        service.cancel(turn_of(current_user(request), service.store, _checked(turn_id)).id)
         return {"turn_id": turn_id, "status": "cancelling"}
 
-    @router.get("/turns/{turn_id}/masks/{n}", summary="The whole mask of one finding", dependencies=guards)
-    def mask(turn_id: str, n: int, format: str = "nrrd") -> Response:
-        if format not in MASK_TYPES:
-            raise Refusal(422, f"`format` must be one of {', '.join(MASK_TYPES)}.")
-        stored = service.mask(_checked(turn_id), n)
-        extension = MASK_TYPES[format]
-        with tempfile.TemporaryDirectory(prefix="medsegr-") as folder:
-            path = Path(folder) / f"{turn_id}_{n}{extension}"
-            write(path, stored.mask.view(np.uint8), Geometry.from_json(stored.geometry))
-            return file_reply(path, extension)
+    @router.get(
+        "/turns/{turn_id}/masks/{n}",
+        summary="The whole mask of one finding; number 0 is an empty mask on the image's grid",
+        dependencies=guards,
+    )
+    def mask(request: Request, turn_id: str, n: int, format: str = "nrrd") -> Response:
+        extension = mask_extension(format)
+        turn = turn_of(current_user(request), service.store, _checked(turn_id))
+        return mask_reply(service.mask(turn.id, n), f"{turn_id}_{n}", extension)
+
+
+def mask_extension(format: str) -> str:
+    """The file type of a mask that a client asks for; raises `Refusal` 422."""
+    if format not in MASK_TYPES:
+        raise Refusal(422, f"`format` must be one of {', '.join(MASK_TYPES)}.")
+    return MASK_TYPES[format]
+
+
+def mask_reply(stored: StoredMask, name: str, extension: str) -> Response:
+    """A stored mask as a download."""
+    with tempfile.TemporaryDirectory(prefix="medsegr-") as folder:
+        path = Path(folder) / f"{name}{extension}"
+        write(path, stored.mask.view(np.uint8), Geometry.from_json(stored.geometry))
+        return file_reply(path, extension)
 
 
 def file_reply(path: Path, extension: str) -> Response:

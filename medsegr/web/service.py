@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from medsegr.errors import Cancelled, MedSegRError
 from medsegr.rounds.store import NewTurn, StoredMask, Turn, TurnStatus, TurnStore
 from medsegr.web.errors import Refusal, revive
+from medsegr.web.image_files import ImageFile
 from medsegr.web.jobs import Event, EventKind, Job
 from medsegr.web.masks import Geometry, extension_for, fixed_values, flatten, label_names, unpack, write
 from medsegr.web.process import WorkerState
@@ -35,14 +36,6 @@ NAMELESS = (
     "What was outlined has a name that is not among this server's labels, so a map with their fixed ids cannot "
     "show it; ask in other words, or by `POST /medsegr/ask`."
 )
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """An image that may be asked about: its id for people and the store, and the file or folder behind it."""
-
-    id: str
-    path: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +88,12 @@ class Service:
         editor: str = "anonymous",
     ) -> str:
         """Store and queue a question; returns the turn's id. `listener` hears everything that follows."""
+        image, slices = image.chosen(options)
+        place = {"image": image.id, "stack": image.n}
         asked = {
+            "stack": image.n,
+            "instance": options.instance or None,
+            "frame": options.frame,
             "slices": options.slices,
             "points": options.points,
             "box": options.box,
@@ -109,7 +107,8 @@ class Service:
             image=str(image.path),
             question=options.question,
             history=tuple((t.question, t.answer) for t in options.history),
-            slices=options.slice_range,
+            stack=image.reading,
+            slices=slices,
             points=options.points,
             box=options.box,
             max_new_tokens=options.max_new_tokens,
@@ -119,11 +118,20 @@ class Service:
 
         def hear(event: Event) -> None:
             queued.wait(1.0)  # an idle model may begin before `submit` returns, but "queued" is told first
-            self._hear(turn_id, event, listener)
+            self._hear(turn_id, event, tell, place)
+
+        release = image.hold() if image.hold else None
+
+        def tell(update: Update) -> None:
+            if update.last and release:
+                release()  # the files may go
+            listener(update)
 
         try:
             ahead = self.worker.submit(job, hear)
         except MedSegRError as error:
+            if release:
+                release()
             self.store.close(turn_id, TurnStatus.FAILED, str(error))
             raise
         try:
@@ -199,22 +207,22 @@ class Service:
         self._finisher.shutdown()
         self.store.dispose()
 
-    def _hear(self, turn_id: str, event: Event, listener: Listener) -> None:
+    def _hear(self, turn_id: str, event: Event, listener: Listener, place: dict[str, Any]) -> None:
         """Called from the worker's thread; anything slow is handed on, in order, so that the next question
         can begin.
         """
         if event.kind in (EventKind.DONE, EventKind.ERROR):
-            self._finisher.submit(self._record, turn_id, event, listener)
+            self._finisher.submit(self._record, turn_id, event, listener, place)
             return
         if event.kind is EventKind.STARTED:
             self._finisher.submit(self.store.start, turn_id)
         listener(Update(event.kind, {"turn_id": turn_id, **event.data}))
 
-    def _record(self, turn_id: str, event: Event, listener: Listener) -> None:
+    def _record(self, turn_id: str, event: Event, listener: Listener, place: dict[str, Any]) -> None:
         try:
             if event.kind is EventKind.ERROR:
                 raise revive(event.data["kind"], event.data["sentence"])
-            outcome = self._finish(turn_id, event)
+            outcome = self._finish(turn_id, event, place)
         except MedSegRError as error:
             status = TurnStatus.CANCELLED if isinstance(error, Cancelled) else TurnStatus.FAILED
             with suppress(SQLAlchemyError):  # the client must hear of it even if it cannot be stored
@@ -231,7 +239,7 @@ class Service:
             listener(Update(EventKind.FINDING, finding))
         listener(Update(EventKind.DONE, outcome.params, outcome=outcome))
 
-    def _finish(self, turn_id: str, event: Event) -> Outcome:
+    def _finish(self, turn_id: str, event: Event, place: dict[str, Any]) -> Outcome:
         data, info = event.data, self.worker.info
         version, licence = (info.version, info.licence) if info else ("unknown", "unknown")
         geometry = Geometry.from_json(data["geometry"])
@@ -248,6 +256,7 @@ class Service:
         )
         params = {
             "turn_id": turn_id,
+            **place,
             "answer": data["text"],
             "outcome": data["outcome"],
             "findings": findings,

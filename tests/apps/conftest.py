@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -18,9 +16,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         wait_until_ready(made)
         yield made
     finally:
-        made.process.send_signal(signal.SIGTERM)
-        try:
-            made.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            made.process.kill()
-            made.process.wait()
+        made.stop()

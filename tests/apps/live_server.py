@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +46,10 @@ class Server:
     folder: Path
     process: subprocess.Popen[bytes]
     fake: bool
+    command: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     info: dict = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def temporary(self) -> Path:
@@ -55,11 +60,26 @@ class Server:
         found = [self.folder / "printed.txt", *(self.folder / "app" / "logs").glob("*")]
         return "".join(path.read_text(errors="replace") for path in found)
 
+    def stop(self) -> None:
+        """End the process."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def restart(self) -> None:
+        """The same server once more, on the same port, with the same state."""
+        self.stop()
+        self.process = launch(self.folder, self.command, self.environment)
+        wait_until_ready(self)
+
     def post(self, path: str, **more: object) -> requests.Response:
-        return requests.post(self.url + path, timeout=120, **more)
+        return requests.post(self.url + path, headers=self.headers, timeout=120, **more)
 
     def get(self, path: str, **more: object) -> requests.Response:
-        return requests.get(self.url + path, timeout=120, **more)
+        return requests.get(self.url + path, headers=self.headers, timeout=120, **more)
 
     def infer(self, query: str, params: object = None, **more: object) -> requests.Response:
         text = params if isinstance(params, str) else json.dumps(params or {})
@@ -79,8 +99,8 @@ def write_studies(folder: Path) -> None:
     )
 
 
-def start(folder: Path) -> Server:
-    """Copy the app, write studies and start the server on a free port."""
+def start(folder: Path, host: str | None = "127.0.0.1", conf: Mapping[str, str] | None = None) -> Server:
+    """Copy the app, write studies and start the server on a free port. `host` None is MONAI Label's own default."""
     write_studies(folder / "studies")
     ignored = shutil.ignore_patterns("model", "logs", "bin", "state", "__pycache__")
     shutil.copytree(ROOT / "apps" / "medsegr", folder / "app", ignore=ignored)
@@ -102,15 +122,22 @@ def start(folder: Path) -> Server:
         environment["MEDSEGR_PREDICTOR_FACTORY"] = "fake_predictor:make"
     command = [
         *(sys.executable, "-m", "monailabel.main", "start_server", "--app", str(folder / "app")),
-        *("--studies", str(folder / "studies"), "--host", "127.0.0.1", "--port", str(port)),
+        *("--studies", str(folder / "studies"), "--port", str(port)),
+        *(("--host", host) if host else ()),
         *("--conf", "checkpoint", CHECKPOINT or str(folder / "checkpoint"), "--conf", "device", "cpu"),
         *("--conf", "state", str(folder / "state")),
+        *(part for name, value in (conf or {}).items() for part in ("--conf", name, value)),
     ]
-    with (folder / "printed.txt").open("wb") as printed:
-        process = subprocess.Popen(
+    process = launch(folder, command, environment)
+    return Server(f"http://127.0.0.1:{port}", folder, process, not CHECKPOINT, command, environment)
+
+
+def launch(folder: Path, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The server's process; what it prints is added to a file."""
+    with (folder / "printed.txt").open("ab") as printed:
+        return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=printed, stderr=subprocess.STDOUT
         )
-    return Server(f"http://127.0.0.1:{port}", folder, process, fake=not CHECKPOINT)
 
 
 def wait_until_ready(server: Server, seconds: float = 120) -> None:
@@ -119,7 +146,7 @@ def wait_until_ready(server: Server, seconds: float = 120) -> None:
     while time.monotonic() < end and server.process.poll() is None:
         try:
             if requests.get(f"{server.url}/medsegr/readyz", timeout=5).status_code == 200:
-                server.info = requests.get(f"{server.url}/info/", timeout=30).json()
+                server.info = requests.get(f"{server.url}/info/", headers=server.headers, timeout=30).json()
                 return
         except requests.ConnectionError:
             pass

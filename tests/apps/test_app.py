@@ -14,7 +14,7 @@ from live_server import ROOT
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 
 from medsegr.web.errors import Refusal
-from medsegr.web.service import ImageFile
+from medsegr.web.image_files import ImageFile
 
 APP = ROOT / "apps" / "medsegr"
 
@@ -65,7 +65,8 @@ def test_a_label_that_the_datastore_refuses_is_a_400(
 
     monkeypatch.setattr(routes, "infer_router", router)
     monkeypatch.setattr(routes, "ask_router", router)
-    routes.install(FastAPI(), None, SimpleNamespace(find=None), {}, Refusing())
+    service = SimpleNamespace(targets=(), store=SimpleNamespace(database=None))
+    routes.install(FastAPI(), service, SimpleNamespace(find=None, resolve=None), {}, Refusing())
     with pytest.raises(Refusal, match="read-only") as caught:
         given[1]("a", tmp_path / "label.png", "original", {})
     assert caught.value.status == 400

@@ -17,7 +17,8 @@ from live_server import AFFINE, Server
 
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:.*cgi.*:DeprecationWarning")]
 STUDIES = {"pic", "photo", "ct", "vol", "big"}
-KEYS = {"turn_id", "answer", "findings", "label_names", "model_version", "weights_licence", "latencies"}
+KEYS = {"turn_id", "answer", "findings", "label_names", "model_version", "weights_licence", "latencies",
+        "outcome", "image", "stack"}  # fmt: skip
 OHIF = {
     "result_extension": ".nrrd",
     "result_dtype": "uint8",

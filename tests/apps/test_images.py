@@ -2,48 +2,68 @@
 
 from __future__ import annotations
 
-import importlib.util
-import time
-from concurrent.futures import ThreadPoolExecutor
+import importlib
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
 from live_server import ROOT
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.utils.sessions import Sessions
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
+from medsegr.dicom.archive import ArchiveError, SeriesInfo, UnknownSeries
+from medsegr.dicom.cache import SeriesCache
 from medsegr.web.errors import Refusal
+from medsegr.web.requests import AskOptions
 
 UID = "1.2.840.1"
 
 
-@pytest.fixture(scope="module")
-def images() -> ModuleType:
-    """The app's module, loaded from its file."""
-    spec = importlib.util.spec_from_file_location(
-        "app_images", ROOT / "apps" / "medsegr" / "lib" / "images.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The app's module, imported as the server does."""
+    monkeypatch.syspath_prepend(str(ROOT / "apps" / "medsegr"))
+    return importlib.import_module("lib.images")
 
 
-class Pacs(DICOMWebDatastore):
-    """A DICOMweb datastore whose server has one series and whose converter fails."""
+def dicom_datastore(archive: Any, folder: Path) -> Any:
+    """The app's datastore over an archive."""
+    module = importlib.import_module("lib.datastore.dicom")
+    labels = importlib.import_module("lib.datastore.label_files").LabelFiles(folder / "labels")
+    return module.DicomDatastore(archive, SeriesCache(archive, folder / "series"), labels)
 
-    def __init__(self, folder: Path) -> None:
-        self._datastore = SimpleNamespace(image_path=lambda: str(folder))
-        self.folder = folder
 
-    def get_image_uri(self, image_id: str) -> str:
-        if image_id == UID:
-            (self.folder / UID).mkdir(exist_ok=True)
-            (self.folder / UID / "0.dcm").write_bytes(b"x")
-        raise RuntimeError("two sizes in one series")
+class Shelf:
+    """An archive with one series of two radiographs of different size; `away` makes it fail."""
+
+    name, local, away = "shelf", False, False
+
+    def series(self) -> list[SeriesInfo]:
+        return [SeriesInfo(UID, "1.2", "CR", n_instances=2)]
+
+    def instances(self, series_uid: str) -> frozenset[str]:
+        if self.away:
+            raise ArchiveError("The archive is away.")
+        if series_uid != UID:
+            raise UnknownSeries("The archive has no series of this UID.")
+        return frozenset({"1.2.3.1", "1.2.3.2"})
+
+    def fetch(self, series_uid: str, into: Path) -> list[Path]:
+        for n, shape in ((1, (7, 5)), (2, (9, 4))):
+            dataset = dcmread(str(get_testdata_file("CT_small.dcm")))
+            for key in ("ImagePositionPatient", "ImageOrientationPatient"):
+                del dataset[key]
+            dataset.Modality, dataset.SOPInstanceUID, dataset.InstanceNumber = "CR", f"1.2.3.{n}", n
+            dataset.Rows, dataset.Columns = shape
+            dataset.PixelData = bytes(2 * shape[0] * shape[1])
+            dataset.save_as(into / f"{n}.dcm")
+        return list(into.iterdir())
+
+    def store(self, datasets: object) -> None:
+        raise NotImplementedError
 
 
 def refused(find: Any, *ids: str) -> int:
@@ -66,13 +86,28 @@ def test_a_folder_knows_its_files_only(images: ModuleType, tmp_path: Path) -> No
     assert refused(found.find, "a", "0" * 36) == 404  # sessions are off
 
 
-def test_a_series_is_its_dicom_files_even_if_it_cannot_be_converted(
-    images: ModuleType, tmp_path: Path
-) -> None:
-    found = images.Images(Pacs(tmp_path), None)
-    assert found.find(UID).path == tmp_path / UID
+def test_a_series_is_its_dicom_files_and_stacks(images: ModuleType, tmp_path: Path) -> None:
+    found = images.Images(dicom_datastore(Shelf(), tmp_path), None)
+    image = found.find(UID)
+    assert image.id == UID and len(list(image.path.iterdir())) == 2
+    assert [stack.shape for stack in image.stacks] == [(7, 5), (9, 4)]
+    chosen, slices = image.chosen(AskOptions(instance="1.2.3.2", slices="this"))
+    assert (chosen.n, slices) == (2, None) and chosen.path.name == "2.dcm"
+    assert image.chosen(AskOptions())[0].n == 1
+    for options, status in (
+        (AskOptions(instance="1.2.3.9"), 404),
+        (AskOptions(instance="1.2.3.1", frame=2), 404),
+        (AskOptions(slices="this"), 422),
+    ):
+        assert refused(image.chosen, options) == status
     for other in ("1.2.3", "..", "1..2", "1/2", "1" * 65, "x"):
         assert refused(found.find, other) == 404
+
+
+def test_an_archive_that_is_away_is_a_bad_gateway(images: ModuleType, tmp_path: Path) -> None:
+    shelf = Shelf()
+    shelf.away = True
+    assert refused(images.Images(dicom_datastore(shelf, tmp_path), None).find, UID) == 502
 
 
 def test_a_session_is_found_by_its_id(images: ModuleType, tmp_path: Path) -> None:
@@ -83,26 +118,3 @@ def test_a_session_is_found_by_its_id(images: ModuleType, tmp_path: Path) -> Non
     assert found.find("", name).path.name == "a.png" and found.find("", name).id == f"session-{name}"
     for other in ("0" * 36, "../" * 12, ".." + "-" * 34):
         assert refused(found.find, "", other) == 404
-
-
-class SlowPacs(Pacs):
-    """Writes its series file by file, and only if there is nothing yet, as MONAI Label does."""
-
-    def get_image_uri(self, image_id: str) -> str:
-        series = self.folder / image_id
-        if not series.exists():
-            series.mkdir()
-            for n in range(5):
-                (series / f"{n}.dcm").write_bytes(b"x")
-                time.sleep(0.05)
-        return str(series)
-
-
-def test_a_second_user_waits_until_a_series_is_complete(images: ModuleType, tmp_path: Path) -> None:
-    found = images.Images(SlowPacs(tmp_path), None)
-
-    def count(_: int) -> int:
-        return len(list(found.find(UID).path.iterdir()))
-
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(count, range(3))) == [5, 5, 5]

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from questions import QUESTIONS, Answer, Question
 from rich.console import Console
-from run import clear, measured, note, report, weakness
+from run import clear, invite, measured, note, report, weakness
 from server import Server, ServerError
 from sheet import GAP, SIDE, TEXT, contact_sheet
-from studies import Studies, prepare
+from studies import Studies, prepare, write_dicom
 
+from medsegr.dicom.folder import DicomFolder
 from medsegr.errors import MedSegRError
 from medsegr.imaging import Picture, Volume, read_image
 
@@ -100,6 +101,20 @@ def test_the_report_names_the_weak_answers(studies: Studies) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "It did not outline the liver." in text
     assert "not a medical device" in text
+
+
+def test_the_last_lines_open_the_dicom_study_in_ohif(studies: Studies, tmp_path: Path) -> None:
+    study = write_dicom(studies.torso, tmp_path / "dicom")
+    volume = read_image(tmp_path / "dicom")
+    assert isinstance(volume, Volume)
+    assert np.array_equal(volume.voxels, studies.torso.volume.voxels)
+    assert set(DicomFolder(tmp_path / "dicom", tmp_path / "index").index().studies) == {study}
+    console = Console(file=io.StringIO(), width=80)
+    invite(console, tmp_path / "dicom", study)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert f"  make serve STUDIES={tmp_path / 'dicom'}" in lines
+    assert f"  http://127.0.0.1:8000/ohif/medsegr?StudyInstanceUIDs={study}" in lines
+    assert f"  http://127.0.0.1:8000/ohif/monai-label?StudyInstanceUIDs={study}" in lines
 
 
 def test_a_server_that_ends_at_once_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

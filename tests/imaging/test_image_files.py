@@ -141,7 +141,7 @@ def test_flat_and_colour_nrrd(tmp_path: Path) -> None:
 def test_nrrd_that_points_to_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(8))
     header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nencoding: raw\n{}: secret\n"
-    for field in ("data file", "datafile", "Data File"):
+    for field in ("data file", "datafile", "Data File", "#" + "x" * 1_200_000 + "\ndata file"):
         (tmp_path / "a.nrrd").write_text(header.format(field))
         with pytest.raises(ImageError, match="another file"):
             read_image(tmp_path / "a.nrrd")

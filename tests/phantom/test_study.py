@@ -11,8 +11,8 @@ import pytest
 import SimpleITK
 from pydicom.uid import UID
 
-from medsegr.imaging import Volume, read_image
-from medsegr.phantom import Torso, make_torso, write_nifti, write_series
+from medsegr.imaging import Picture, Volume, read_image
+from medsegr.phantom import Torso, make_torso, write_multiframe, write_nifti, write_radiograph, write_series
 from medsegr.phantom.study import derived_uid
 
 
@@ -55,6 +55,24 @@ def test_headers(torso: Torso, tmp_path: Path) -> None:
     uids = [header.SOPInstanceUID for header in headers]
     assert len(set(uids)) == 12 and all(UID(uid).is_valid and len(uid) <= 64 for uid in uids)
     assert [header.file_meta.MediaStorageSOPInstanceUID for header in headers] == uids
+
+
+def test_one_file_of_frames_is_the_same_phantom(torso: Torso, tmp_path: Path) -> None:
+    volume = read_image(write_multiframe(torso, tmp_path / "ct.dcm"))
+    assert isinstance(volume, Volume) and (volume.modality, volume.body_part) == ("CT", "ABDOMEN")
+    np.testing.assert_array_equal(volume.voxels, torso.volume.voxels)
+    np.testing.assert_allclose(volume.affine, torso.volume.affine, atol=1e-3)
+
+
+def test_a_radiograph_shows_lungs_dark_and_spine_bright(torso: Torso, tmp_path: Path) -> None:
+    picture = read_image(write_radiograph(torso, tmp_path / "cr.dcm"))
+    assert isinstance(picture, Picture) and picture.modality == "XR" and picture.spacing_mm == (8.0, 8.0)
+    assert picture.pixels.shape == (round(12 * 25 / 8), 44)
+    lungs = torso.mask("right lung").any(axis=1).T[::-1]  # [Z, X], the head on top
+    rows, columns = np.nonzero(lungs)
+    lung = picture.pixels[round(rows.mean() * 25 / 8), round(columns.mean())]
+    spine = picture.pixels[-5, 22]
+    assert columns.mean() < 22 and lung < spine  # the patient's right is on the left of the picture
 
 
 def test_writing_twice_gives_the_same_files(torso: Torso, tmp_path: Path) -> None:

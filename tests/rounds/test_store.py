@@ -69,6 +69,42 @@ def test_unknown_turns_and_masks_are_said_to_be_unknown(tmp_path: Path) -> None:
         store.mask(turn_id, 1)
 
 
+def test_an_answer_without_findings_keeps_the_grid(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path)
+    turn_id = store.add(NewTurn("a", "?"))
+    with pytest.raises(StoreError, match="queued"):
+        store.mask(turn_id, 0)
+    finish(store, turn_id, [])
+    empty = store.mask(turn_id, 0)
+    assert empty.mask.shape == (3, 5) and not empty.mask.any() and empty.geometry == GEOMETRY
+    packed = store.packed_masks(store.get(turn_id))
+    assert (packed.packed, packed.shape, packed.geometry) == ((), (3, 5), GEOMETRY)
+
+
+def test_the_last_answer_of_a_client_is_found(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path)
+    asked = [
+        ("a", "ann", "c1"),
+        ("a", "ann", "c1"),
+        ("a", "ann", "c2"),
+        ("b", "ann", "c1"),
+        ("a", "bob", None),
+    ]
+    ids = [store.add(NewTurn(image, "?", (), editor, client)) for image, editor, client in asked]
+    for turn_id in (ids[0], ids[2], ids[4]):
+        finish(store, turn_id, [])
+
+    def last(image: str, client: str | None, editor: str) -> str | None:
+        found = store.last_answered(image, client, editor)
+        return found.id if found else None
+
+    assert last("a", "c1", "ann") == ids[0]  # ids[1] has no answer yet
+    finish(store, ids[1], [])
+    assert last("a", "c1", "ann") == ids[1] and last("a", "c2", "ann") == ids[2]
+    assert last("b", "c1", "ann") is None and last("a", "c1", "bob") is None
+    assert last("a", None, "bob") == ids[4]
+
+
 def test_a_crash_while_masks_are_written_leaves_no_file_and_an_open_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

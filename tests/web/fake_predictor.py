@@ -45,8 +45,8 @@ class FakePredictor:
     """Finds each target named in the question; each is a block whose size grows with its id.
 
     Words: "stores bile" -> gallbladder; "" -> every target; "nothing" -> none; "slowly N" takes N seconds;
-    "unheard" of structures are not trained; "crash" raises; "die" ends the process; "refuse" is a QuestionError; "again" repeats what the last turn of
-    the history named.
+    "unheard" of structures are not trained; "crash" raises; "die" ends the process; "refuse" is a QuestionError; "again" repeats
+    what the last turn of the history named.
     """
 
     targets = TARGETS

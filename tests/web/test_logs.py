@@ -59,3 +59,25 @@ def test_access_logs_have_no_query_strings() -> None:
     record = logging.LogRecord("uvicorn.access", logging.INFO, "f", 1, line, arguments, None)
     assert QuestionFilter().filter(record)
     assert record.getMessage() == '127.0.0.1:5 - "POST /infer/medsegr HTTP/1.1" 200'
+
+
+def test_uids_are_cut_from_the_paths_of_access_logs() -> None:
+    path = "/proxy/dicom/wado/studies/1.2.840.113619.2/series/2.25.1234.5/metadata?PatientName=SECRET"
+    record = logging.LogRecord(
+        "uvicorn.access",
+        logging.INFO,
+        "",
+        0,
+        '%s - "%s %s HTTP/%s" %d',
+        ("10.1.2.3:4", "GET", path, "1.1", 200),
+        None,
+    )
+    QuestionFilter().filter(record)
+    shown = '10.1.2.3:4 - "GET /proxy/dicom/wado/studies/(uid)/series/(uid)/metadata HTTP/1.1" 200'
+    assert record.getMessage() == shown
+
+
+def test_urls_of_a_pacs_and_values_of_dicom_files_are_not_logged() -> None:
+    protect_logs()
+    for name in ("httpx", "pydicom", "dicomweb_client"):
+        assert not logging.getLogger(name).isEnabledFor(logging.INFO)

@@ -27,7 +27,9 @@ def test_the_app_serves_the_page_where_a_file_is_named(
     def stock(everything: str) -> str:
         return "stock"
 
-    services = SimpleNamespace(find=None, worker=None, store=None)
+    services = SimpleNamespace(
+        find=None, resolve=None, worker=None, store=SimpleNamespace(database=None), targets=()
+    )
     routes.install(app, services, services, {"medsegr": False}, services, queue)
     with TestClient(app) as client:
         assert client.get("/info").json() == "stock"

@@ -19,6 +19,7 @@ from scipy import ndimage
 from medsegr.imaging import COLOURS
 from medsegr.qa.review.queue import ReviewQueue
 from medsegr.web.errors import Refusal
+from medsegr.web.login.identity import SCOPE_KEY, User
 from medsegr.web.review import review_app, review_router
 from tests.review_files import write_review_file
 
@@ -80,9 +81,26 @@ def test_another_host_name_is_refused_unless_the_server_is_open(queue: ReviewQue
         assert opened.get("state", headers=rebound).status_code == 200
 
 
+def test_who_is_logged_in_reviews_in_their_own_name(queue: ReviewQueue) -> None:
+    inner = review_app(queue, "Ada", only_local=False)
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        await inner({**scope, SCOPE_KEY: User("grace")}, receive, send)
+
+    client = TestClient(guarded, base_url=BASE)
+    state = client.get("state").json()
+    assert (state["reviewer"], state["logged_in"]) == ("grace", True)
+    reply = client.post("verdicts", json={"id": "liver", "reviewer": "Ada", "verdict": "accept"})
+    assert reply.json()["entry"]["reviewer"] == "grace"
+    assert [entry.reviewer for entry in queue.log.entries()] == ["grace"]
+    assert client.get("item", params={"id": "liver", "reviewer": "Ada"}).json()["own"]["verdict"] == "accept"
+
+
 def test_an_item_has_everything_that_the_page_shows(client: TestClient) -> None:
     state = client.get("state").json()
-    assert state == {"file": "qa.jsonl", "total": 4, "first": "liver", "reviewer": "Ada", "done": {}}
+    assert state == {
+        "file": "qa.jsonl", "total": 4, "first": "liver", "reviewer": "Ada", "logged_in": False, "done": {},
+    }  # fmt: skip
     found = item(client, "liver", "Ada")
     assert [t["question"] for t in found["turns"]] == [
         "Which organ here makes bile?",

@@ -21,9 +21,10 @@ from PIL import Image
 
 from medsegr.rounds.store import NewTurn, TurnStore
 from medsegr.web.errors import Refusal
+from medsegr.web.image_files import ImageFile
 from medsegr.web.infer import infer_router
 from medsegr.web.routes import ask_router
-from medsegr.web.service import ImageFile, Service
+from medsegr.web.service import Service
 from medsegr.web.worker import ModelWorker
 
 MODELS = {"medsegr": False, "medsegr_2d": True}
@@ -91,6 +92,7 @@ def test_ask_tells_what_happens_and_stores_the_turn(client: TestClient, tmp_path
     done = heard[-1][1]
     assert set(done) == {
         "turn_id", "answer", "findings", "label_names", "model_version", "weights_licence", "latencies",
+        "outcome", "image", "stack",
     }  # fmt: skip
     assert done["label_names"] == {"liver": 1, "spleen": 2} and done["model_version"] == "fake-1"
     turn = client.get(f"/medsegr/turns/{done['turn_id']}").json()

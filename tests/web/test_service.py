@@ -15,9 +15,10 @@ from sqlalchemy.exc import OperationalError
 from medsegr.errors import ImageError, QuestionError
 from medsegr.rounds.store import TurnStatus
 from medsegr.web.errors import Refusal, revive, status_of
+from medsegr.web.image_files import ImageFile
 from medsegr.web.jobs import Event, EventKind, Job
 from medsegr.web.requests import AskOptions
-from medsegr.web.service import ImageFile, Service, Update
+from medsegr.web.service import Service, Update
 
 
 @pytest.fixture

@@ -4,20 +4,23 @@ never a path.
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
+from collections import OrderedDict
 from pathlib import Path
 
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.sessions import Sessions
 
+from lib.datastore.dicom import DicomDatastore
+from medsegr.dicom.archive import ArchiveError, UnknownSeries
+from medsegr.dicom.cache import CachedSeries, SeriesCache
+from medsegr.imaging.dicom_series import Stack, stacks
 from medsegr.web.errors import Refusal
-from medsegr.web.service import ImageFile
+from medsegr.web.image_files import ImageFile
 
-logger = logging.getLogger(__name__)
-UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+MAX_SERIES = 64
+"""Series whose headers are remembered."""
 SESSION_ID = re.compile(r"[0-9A-Fa-f-]{36}")
 UNKNOWN = (
     "There is no image of this id among the studies; `GET /datastore/?output=all` lists those that exist."
@@ -29,7 +32,8 @@ class Images:
 
     def __init__(self, datastore: Datastore, sessions: Sessions | None) -> None:
         self.datastore, self.sessions = datastore, sessions
-        self._fetching = tuple(threading.Lock() for _ in range(16))
+        self._lock = threading.Lock()
+        self._stacks: OrderedDict[Path, tuple[Stack, ...]] = OrderedDict()
 
     def find(self, image_id: str, session_id: str = "") -> ImageFile:
         """The image of a session if one is named, else of the datastore; raises `Refusal` 400 or 404."""
@@ -40,9 +44,9 @@ class Images:
         return self.resolve(image_id)
 
     def resolve(self, image_id: str) -> ImageFile:
-        """An image of the datastore; raises `Refusal` 404 or 502."""
-        if isinstance(self.datastore, DICOMWebDatastore):
-            return self._series(self.datastore, image_id)
+        """An image of the datastore; raises `Refusal` 404, 422 or 502."""
+        if isinstance(self.datastore, DicomDatastore):
+            return self._series(self.datastore.cache, image_id)
         if image_id not in self.datastore.list_images():
             raise Refusal(404, UNKNOWN)
         path = Path(self.datastore.get_image_uri(image_id))
@@ -50,23 +54,35 @@ class Images:
             raise Refusal(404, "The file of this image has been removed from the studies.")
         return ImageFile(image_id, path)
 
-    def _series(self, datastore: DICOMWebDatastore, uid: str) -> ImageFile:
-        """A DICOM series, fetched on first use. Its files are preferred over MONAI Label's NIfTI: they know
-        the modality.
-        """
-        if len(uid) > 64 or not UID.fullmatch(uid):
-            raise Refusal(
-                404, "There is no image of this id: a SeriesInstanceUID (digits and dots) is expected."
-            )
-        folder = Path(datastore._datastore.image_path()).resolve() / uid
+    def _series(self, cache: SeriesCache, uid: str) -> ImageFile:
+        """A DICOM series with its stacks, fetched on first use."""
         try:
-            with self._fetching[hash(uid) % len(self._fetching)]:  # a second user must not read half a series
-                datastore.get_image_uri(uid)
-        except Exception as error:  # noqa: BLE001  # many kinds; files may be there all the same
-            logger.warning("The datastore could not prepare a series (%s).", type(error).__name__)
-        if folder.is_dir() and any(folder.glob("*.dcm")):
-            return ImageFile(uid, folder)
-        raise Refusal(404, "The DICOMweb server has no series of this UID, or could not be reached.")
+            series = cache.get(uid)
+        except UnknownSeries as error:
+            raise Refusal(404, str(error)) from error
+        except ArchiveError as error:
+            raise Refusal(502, str(error)) from error
+        release = cache.hold(series)
+        try:
+            found = self._stacks_of(series)
+        finally:
+            release()
+        if not found:
+            raise Refusal(422, "This series holds no image that can be read; ask about another one.")
+        return ImageFile(uid, series.folder, found, hold=lambda: cache.hold(series))
+
+    def _stacks_of(self, series: CachedSeries) -> tuple[Stack, ...]:
+        """Headers of a series are read once; its folder never changes."""
+        with self._lock:
+            if series.home in self._stacks:
+                self._stacks.move_to_end(series.home)
+                return self._stacks[series.home]
+        found = stacks(series.files)
+        with self._lock:
+            self._stacks[series.home] = found
+            while len(self._stacks) > MAX_SERIES:
+                self._stacks.popitem(last=False)
+        return found
 
     def _session(self, session_id: str) -> ImageFile:
         if self.sessions is None:

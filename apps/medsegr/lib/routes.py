@@ -6,21 +6,37 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from monailabel import endpoints
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelException
 from starlette.responses import JSONResponse
 
+from lib.dicomweb import dicom_routers
 from lib.images import Images
+from lib.labels import label_keeper
+from medsegr.dicom.folder_archive import FolderArchive
+from medsegr.dicom.pacs import Pacs
 from medsegr.errors import MedSegRError
 from medsegr.qa.review.queue import ReviewQueue
+from medsegr.rounds.corrections import CorrectionStore
+from medsegr.web.corrections import corrections_router
 from medsegr.web.edge import SentenceRoute, error_reply
 from medsegr.web.errors import Refusal
 from medsegr.web.infer import infer_router
+from medsegr.web.label_upload import label_router
+from medsegr.web.login.guard import Guard
+from medsegr.web.login.routes import login_router
+from medsegr.web.login.settings import Decision
 from medsegr.web.review import review_router
 from medsegr.web.routes import ask_router
+from medsegr.web.series import series_router
 from medsegr.web.service import Service
+from medsegr.web.suggestions import suggestions_router
+from medsegr.web.viewer import RootViewer, viewer_router
+
+BUNDLED_OHIF = Path(endpoints.__file__).parent / "static" / "ohif"
 
 
 def install(
@@ -30,10 +46,17 @@ def install(
     models: dict[str, bool],
     datastore: Datastore,
     review: ReviewQueue | None = None,
+    ohif: Path | None = None,
+    decision: Decision | None = None,
+    archive: Pacs | FolderArchive | None = None,
 ) -> None:
     """Add the routers and move them to the head of the list; `models` maps a name to "one slice only", `review` is
-    the MedSeg-QA file that physicians review here."""
+    the MedSeg-QA file that physicians review here, `ohif` an OHIF to serve at the root, `decision` the login that the guard
+    in front of everything asks for, `archive` where DICOM comes from."""
+    decision = decision or Decision(None)
     guards = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+    annotators = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+    turns, corrections = service.store, CorrectionStore(service.store.database)
 
     def save_label(image_id: str, path: Path, tag: str, info: dict[str, Any]) -> None:
         try:
@@ -41,11 +64,20 @@ def install(
         except MONAILabelException as error:
             raise Refusal(400, str(getattr(error, "msg", "The label cannot be saved."))) from error
 
+    if ohif:
+        application.router.default = RootViewer(ohif, application.router.default)
     before = len(application.router.routes)
     for router in (
         ask_router(service, images.find, models, guards),
         infer_router(service, images.find, models, save_label, guards),
+        corrections_router(turns, corrections, guards),
+        label_router(turns, corrections, images.resolve, label_keeper(datastore), annotators),
         review_router(review, guards=guards),
+        suggestions_router(service.targets, guards),
+        viewer_router(BUNDLED_OHIF, ohif, guards),
+        login_router(decision.login, settings.MONAI_LABEL_API_STR, "/" if ohif else "/ohif/"),
+        series_router(images.resolve, guards),
+        *dicom_routers(archive, guards),
         _reload_router(),
     ):
         application.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
@@ -53,9 +85,10 @@ def install(
     routes[:] = routes[before:] + routes[:before]
     application.add_exception_handler(MedSegRError, _user_error)
     application.add_exception_handler(MONAILabelException, _stock_error)
-    application.middleware_stack = (
-        application.build_middleware_stack()
-    )  # it was built before the app was, without these
+    inner = application.build_middleware_stack()  # it was built before the app was, without these
+    application.middleware_stack = Guard(
+        inner, decision.login, decision.only_local, settings.MONAI_LABEL_API_STR
+    )
 
 
 def _reload_router() -> APIRouter:

@@ -40,3 +40,9 @@ def require_admin(connection: HTTPConnection) -> User:
     if not user.admin:
         raise Refusal(403, "This is for administrators of the server.")
     return user
+
+
+def login_name(connection: HTTPConnection) -> str | None:
+    """The name of a user who logged in; None on a server without login."""
+    user = connection.scope.get(SCOPE_KEY)
+    return user.name if isinstance(user, User) else None

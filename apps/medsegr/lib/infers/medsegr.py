@@ -11,8 +11,9 @@ from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from medsegr.web.image_files import ImageFile
 from medsegr.web.requests import AskOptions, parse
-from medsegr.web.service import ImageFile, Service
+from medsegr.web.service import Service
 
 
 class MedSegRInfer(InferTask):

@@ -197,11 +197,12 @@ async function begin(name) {
 }
 
 async function start() {
-  const { file, first, reviewer, done } = await get("state");
+  const { file, first, reviewer, logged_in: loggedIn, done } = await get("state");
   Object.assign(state, { file, first });
+  find("change").disabled = Boolean(loggedIn);
   find("file").textContent = file;
   document.title = `${file} · MedSeg-QA review`;
-  let name = sessionStorage.getItem("reviewer") ?? reviewer;
+  let name = loggedIn ? reviewer : (sessionStorage.getItem("reviewer") ?? reviewer);
   while (!name) name = await askName(Object.keys(done));
   await begin(name);
 }

@@ -1,0 +1,42 @@
+// For an OHIF that is served from the root of this server (`--conf ohif DIR`): images from our own origin and nothing else.
+
+window.config = {
+  name: 'medsegr',
+  routerBasename: null,
+  extensions: ['/medsegr/ohif/extension.js'],
+  modes: ['/medsegr/ohif/mode.js'],
+  customizationService: {},
+  showStudyList: true,
+  maxNumberOfWebWorkers: 3,
+  showWarningMessageForCrossOrigin: true,
+  showCPUFallbackMessage: true,
+  showLoadingIndicator: true,
+  strictZSpacingForVolumeViewport: true,
+  groupEnabledModesFirst: true,
+  maxNumRequests: { interaction: 100, thumbnail: 75, prefetch: 25 },
+  investigationalUseDialog: { option: 'always' },
+  defaultDataSourceName: 'dicomweb',
+  dataSources: [
+    {
+      namespace: '@ohif/extension-default.dataSourcesModule.dicomweb',
+      sourceName: 'dicomweb',
+      configuration: {
+        friendlyName: 'Images of this server',
+        name: 'medsegr',
+        qidoRoot: '/proxy/dicom/qido',
+        wadoRoot: '/proxy/dicom/wado',
+        wadoUriRoot: '/proxy/dicom/wado',
+        qidoSupportsIncludeField: true,
+        supportsReject: false,
+        supportsFuzzyMatching: true,
+        supportsWildcard: true,
+        imageRendering: 'wadors',
+        thumbnailRendering: 'wadors',
+        enableStudyLazyLoad: true,
+        dicomUploadEnabled: false,
+        omitQuotationForMultipartRequest: true,
+        bulkDataURI: { enabled: true },
+      },
+    },
+  ],
+};
