@@ -96,6 +96,16 @@ class MedSegRServer:
     def post(self, path: str, **more: Any) -> requests.Response:
         return requests.post(self.url + path, headers=self.headers, timeout=120, **more)
 
+    def put_label(self, image: str, content: bytes, params: dict[str, Any]) -> requests.Response:
+        """Save a label map (NRRD) as stock clients do."""
+        return requests.put(
+            f"{self.url}/datastore/label",
+            params={"image": image},
+            files={"params": (None, json.dumps(params)), "label": ("label.nrrd", content)},
+            headers=self.headers,
+            timeout=120,
+        )
+
     def turns(self, image: str) -> list[dict[str, Any]]:
         """The turns of an image, as the server lists them."""
         found: Any = self.get("/medsegr/turns", params={"image": image}).json()
