@@ -97,7 +97,7 @@ def test_each_view_of_a_series_gets_its_own_answer(
     expected = study.series[0].expected("liver")
     assert same(page.drawn("liver"), {asked: expected[asked]})
     turn = server.get(f"/medsegr/turns/{answer.turn}").json()
-    given = server.mask_by_instance(answer.turn, 1, study.series[0].uid, turn["stack"])
+    given = server.mask_by_instance(answer.turn, 1, study.series[0].uid, turn["options"]["stack"])
     assert same(given, {asked: expected[asked]})
 
 

@@ -28,6 +28,7 @@ FOCUSED_KEY = "return document.activeElement?.closest('tr')?.cells[0]?.innerText
 def study(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> studies.Study:
     written = studies.axial_ct(tmp_path_factory.mktemp("axial"))
     orthanc.upload(written.paths)
+    orthanc.upload(studies.sagittal_mr(tmp_path_factory.mktemp("sagittal")).paths)  # a next sample after the first is labelled
     return written
 
 
@@ -140,7 +141,7 @@ def test_the_stock_slicer_flow(
     server: MedSegRServer, study: studies.Study, tmp_path: Path, copy: str
 ) -> None:
     """Next sample, run, organ names, save: what Slicer's module does with its client."""
-    from monailabel import client as own
+    from monailabel.client import client as own
 
     module = own if copy == "monailabel.client" else slicer_client()
     if module is None:
