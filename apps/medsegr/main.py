@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib.activelearning.random import Random
 from lib.configs.medsegr import MedSegRConfig
 from lib.datastore.dicom import DicomDatastore
 from lib.datastore.label_files import LabelFiles
@@ -28,6 +29,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import strtobool
 
@@ -95,6 +97,10 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         """The models that can be trained here."""
         trainers = {name: model.trainer() for name, model in self.models.items()}
         return {name: trainer for name, trainer in trainers.items() if trainer}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Ways to choose the next image."""
+        return {"random": Random()}
 
     def init_datastore(self) -> Datastore:
         """A PACS by its DICOMweb URL, a folder of DICOM files, or a folder of images of every type that can be read."""
