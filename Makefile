@@ -1,4 +1,4 @@
-# make demo | test | test-system | check | serve STUDIES=… | clean      (Python 3.11 or 3.12; everything lives in .venv)
+# make demo | test | test-system | screenshots | check | serve STUDIES=… | clean      (Python 3.11 or 3.12; everything lives in .venv)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -13,13 +13,14 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-system check serve install clean
+.PHONY: help demo test test-system screenshots check serve install clean
 
 help:
 	@echo "make demo                 six questions to a real server; writes demo-out/contact-sheet.png"
 	@echo "make serve STUDIES=DIR    serve a folder of DICOM files or other images (or a DICOMweb URL) on http://$(HOST):$(PORT)"
 	@echo "make test                 pytest with coverage"
 	@echo "make test-system          OHIF and the pages in headless Chromium, with a real Orthanc (installs Debian's packages if missing)"
+	@echo "make screenshots          the pictures of docs/images, by the same means"
 	@echo "make check                ruff and mypy --strict"
 
 $(BIN)/python:
@@ -56,6 +57,11 @@ test-system: $(DEV)
 	tests/system/install.sh
 	$(PIP_INSTALL) -e '.[system]'
 	$(BIN)/python -m pytest -m system --durations=10 tests/system
+
+screenshots: $(DEV)
+	tests/system/install.sh
+	$(PIP_INSTALL) -e '.[system]'
+	MEDSEGR_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m system tests/system/test_screenshots.py
 
 check: $(DEV)
 	$(BIN)/ruff check .

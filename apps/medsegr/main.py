@@ -39,8 +39,9 @@ from medsegr.qa.review.queue import ReviewQueue
 from medsegr.rounds.store import TurnStore
 from medsegr.web.checkpoints import checkpoint_folder, read_targets
 from medsegr.web.errors import Refusal
+from medsegr.web.infer import label_info
 from medsegr.web.login.owner import where_to_log_in
-from medsegr.web.login.settings import Decision, decide
+from medsegr.web.login.settings import Decision, LoginOptionError, decide
 from medsegr.web.logs import protect_logs
 from medsegr.web.process import DEFAULT_FACTORY, WorkerSettings
 from medsegr.web.service import Service
@@ -152,6 +153,11 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         """The login of this server; where to find the owner's token is told on the terminal, not in the log."""
         heard = listening(sys.argv[1:])
         trusted = [str(origin) for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+        if settings.MONAI_LABEL_AUTH_ENABLE:
+            raise LoginOptionError(
+                "MONAI_LABEL_AUTH_ENABLE is set, but MONAI Label's own login cannot read a token in 0.8.5; unset it and use "
+                "`--conf login FILE` or `--conf oidc_issuer URL`."
+            )
         decision = decide(self.conf, heard.host if heard else None, self.state, trusted)
         if decision.owner and decision.login and decision.login.tokens:
             base = heard.url if heard else f"http://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}"
@@ -173,11 +179,11 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         if task is None:
             raise Refusal(404, f"There is no model of this name; known are {', '.join(self._infers)}.")
         image = self.images.resolve(str(request.get("image", "")))
-        path, params = task({**request, "image": str(image.path), "image_id": image.id})
+        path, params = task({**request, "image": str(image.path), "image_file": image})
         label = path
         if request.get("save_label"):
             tag = request.get("label_tag", DefaultLabelTag.ORIGINAL)
-            info = {"model": request["model"], "params": params}
+            info = label_info(str(request["model"]), params)
             try:
                 label = (datastore or self._datastore).save_label(image.id, path, tag, info)
             except BaseException:

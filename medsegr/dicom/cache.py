@@ -144,7 +144,16 @@ class SeriesCache:
                 "The archive cannot be asked whether a series has changed; the files at hand are used."
             )
             return known
-        return self._entry(uid, "\n".join(sorted(names)), lambda into: self.archive.fetch(uid, into))
+        return self._entry(uid, "\n".join(sorted(names)), lambda into: self._download(uid, into, len(names)))
+
+    def _download(self, uid: str, into: Path, expected: int) -> None:
+        """Fetch a series; raises `ArchiveError` where less came than was listed: a gap in a stack is not seen later."""
+        self.archive.fetch(uid, into)
+        found = sum(1 for _ in into.iterdir())
+        if found < expected:
+            raise ArchiveError(
+                f"The archive lists {expected} images of this series, but gave {found}; all of them are expected."
+            )
 
     def _entry(self, uid: str, contents: str, fill: Callable[[Path], object]) -> CachedSeries:
         """The entry for these contents, filled if it is not there."""
@@ -168,23 +177,28 @@ class SeriesCache:
 
     def _newest(self, uid: str) -> CachedSeries | None:
         homes = [home for home in _folders(self.folder / uid) if (home / "files").is_dir()]
-        return CachedSeries(uid, max(homes, key=lambda home: home.stat().st_mtime)) if homes else None
+        return CachedSeries(uid, max(homes, key=_made)) if homes else None
 
     def _evict(self, asked: Path) -> None:
-        """Remove what was used longest ago until the rest fits; what was `asked` for just now stays."""
+        """Remove versions that a newer one has replaced, then what was used longest ago until the rest fits; what was
+        `asked` for just now stays.
+        """
         with self._lock:
             homes = [
                 h for parent in _folders(self.folder) if parent != self._incoming for h in _folders(parent)
             ]
             used = {home: _used(home) for home in homes}
-            self._sizes = {home: self._sizes.get(home) or _size(home) for home in homes}
-            total = sum(self._sizes.values())
-            for home in sorted(homes, key=lambda home: used[home]):
-                if total <= self.max_bytes:
+            self._sizes = {home: self._sizes.get(home) or _size(home / "files") for home in homes}
+            sizes = {home: self._sizes[home] + _size_beside(home) for home in homes}
+            total = sum(sizes.values())
+            newest = {home.parent: home for home in sorted(homes, key=_made)}
+            for home in sorted(homes, key=lambda home: (newest[home.parent] == home, used[home])):
+                if total <= self.max_bytes and newest[home.parent] == home:
                     break
                 if home == asked or self._held[home] > 0 or time.time() - used[home] < self.grace_s:
                     continue
-                total -= self._sizes.pop(home)
+                total -= sizes[home]
+                del self._sizes[home]
                 self._remove(home)
 
     def _remove(self, home: Path) -> None:
@@ -208,24 +222,42 @@ def _link(paths: list[Path], into: Path) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-    except OSError:
-        return []
+    return [path for path in _inside(folder) if path.is_dir() and not path.is_symlink()]
 
 
-def _size(home: Path) -> int:
-    """Bytes below `home`; links count little."""
+def _size(files: Path) -> int:
+    """Bytes of the files of a series, which never change; links count little."""
     total = 0
-    for path in home.rglob("*"):
+    for path in _inside(files):
         with suppress(OSError):
             total += LINK_BYTES if path.is_symlink() else path.stat().st_size if path.is_file() else 0
     return total
 
 
+def _size_beside(home: Path) -> int:
+    """Bytes of what others have put beside the files since (a NIfTI of them), as it is now."""
+    total = 0
+    for path in _inside(home):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
 def _touch(home: Path) -> None:
     with suppress(OSError):
         os.utime(home)
+
+
+def _made(home: Path) -> float:
+    """When its last file came; unlike `_used`, later use changes nothing."""
+    return _used(home / "files")
 
 
 def _used(home: Path) -> float:

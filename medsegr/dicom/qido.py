@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -110,8 +111,7 @@ def matches(vr: str, value: str, pattern: str, *, fuzzy: bool = False) -> bool:
     if vr == "PN" and fuzzy and not set("*?") & set(pattern):
         words = [word for word in re.split(r"[\s^=,]+", value) if word]
         return all(any(word.startswith(p) for word in words) for p in re.split(r"[\s^=,]+", pattern) if p)
-    expression = "".join({"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in pattern)
-    return re.fullmatch(expression, value, re.DOTALL) is not None
+    return fnmatchcase(value, pattern.replace("[", "[[]"))  # many stars cost no more than one
 
 
 def _matches(members: list[Header], match: tuple[str, str], query: Query) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
@@ -20,6 +21,7 @@ PIXELS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
 MAX_INLINE = 1024
 """Binary values longer than this many bytes are named by a URL instead of being written into the header."""
 SYNTAX = "transfer-syntax"
+WEIGHT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{0,3})?")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def accepted(header: str | None) -> list[MediaRange]:
         parameters = media_parameters(entry)
         kind = parameters.pop("", "").lower()
         weight = parameters.pop("q", "1")
-        quality = float(weight) if weight.replace(".", "", 1).isdigit() else 1.0
+        quality = float(weight) if WEIGHT.fullmatch(weight) else 1.0
         if quality > 0:
             ranges.append((quality, MediaRange(kind, parameters.get("type", "").lower(), parameters)))
     return [one for _, one in sorted(ranges, key=lambda item: -item[0])]

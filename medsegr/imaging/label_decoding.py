@@ -27,6 +27,11 @@ from medsegr.imaging.volume_reading import is_nifti_header
 EXPECTED = "an NRRD file with its data attached (raw or gzip) or a NIfTI file is expected"
 MAX_HEADER = 64 * 1024
 MAX_VALUE_BYTES = 8
+VALUE_BYTES = {
+    **dict.fromkeys(("int8", "int8_t", "signed char", "uint8", "uint8_t", "uchar", "unsigned char"), 1),
+    **dict.fromkeys(("int16", "int16_t", "short", "uint16", "uint16_t", "ushort", "unsigned short"), 2),
+}
+"""Of the NRRD types that masks mostly have."""
 NRRD_SPACES = {  # to RAS; everything else is LPS, as ITK takes it
     "right-anterior-superior": (1.0, 1.0, 1.0),
     "ras": (1.0, 1.0, 1.0),
@@ -90,13 +95,14 @@ def _open_nrrd(path: Path, head: bytes, what: str) -> LabelFile:
         raise ImageError(f"{what} is not plain NRRD with encoding raw or gzip; {EXPECTED}.")
     shape = _checked_shape(fields["sizes"], what)
     plain = {"type": fields["type"], "dimension": len(shape), "sizes": np.asarray(shape), "encoding": "raw"}
+    most = _count(shape) * VALUE_BYTES.get(str(fields["type"]).lower(), MAX_VALUE_BYTES)
     plain |= {"endian": fields["endian"]} if "endian" in fields else {}
 
     def load() -> NDArray[Any]:
         with decoding(what), path.open("rb") as stream:
             stream.seek(end.end())
             packed: IO[bytes] = stream if encoding == "raw" else gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
-            data = packed.read(_count(shape) * MAX_VALUE_BYTES + 1)
+            data = packed.read(most + 1)
             values: NDArray[Any] = nrrd.read_data(plain, io.BytesIO(data))
             if len(data) != values.nbytes:
                 raise ImageError(f"{what} holds more data than its header says; {EXPECTED}.")

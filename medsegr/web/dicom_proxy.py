@@ -33,6 +33,9 @@ STORABLE = re.compile("studies(?:/[0-9.]{1,64})?")
 ASKED = ("accept", "accept-charset", "range", "if-none-match")
 SENT = ("content-type", "content-length")
 ANSWERED = ("content-type", "content-length", "content-encoding", "content-range", "etag", "warning")
+ACTIVE = re.compile(r"html|xml|svg")
+SANDBOXED = {"Content-Security-Policy": "sandbox; frame-ancestors 'self'"}
+"""For what could be a page with scripts (a rendered report): it must not run as one of this server's own pages."""
 JSON_TYPES = ("application/dicom+json", "application/json")
 ADDRESS = re.compile(rb'(?<!\\)"(?:https?:|\\?/)(?:[^"\\]|\\.)*"')
 """A JSON string that is a URL, or a path of one."""
@@ -105,6 +108,8 @@ class _Forwarder:
             await answer.aclose()
             raise
         headers = {name: answer.headers[name] for name in ANSWERED if name in answer.headers} | NO_STORE
+        if ACTIVE.search(kind):
+            headers |= SANDBOXED
         if kind not in JSON_TYPES:
             return StreamingResponse(_pass_on(answer), answer.status_code, headers)
         body = await _whole(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medsegr import errors
+from medsegr.dicom.archive import ArchiveError, UnknownSeries
 from medsegr.errors import Cancelled, CheckpointError, MedSegRError
 from medsegr.rounds.store import StoreError
 
@@ -19,8 +20,10 @@ def status_of(error: MedSegRError) -> int:
     """The HTTP status that tells a client about `error`."""
     if isinstance(error, Refusal):
         return error.status
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | UnknownSeries):
         return 404
+    if isinstance(error, ArchiveError):
+        return 502
     if isinstance(error, Cancelled):
         return 409
     if isinstance(error, CheckpointError):

@@ -12,7 +12,7 @@ import json
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -31,6 +31,16 @@ from medsegr.web.service import Outcome, Service
 
 OUTPUTS = ("all", "json", "image")
 UPLOADS = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".dcm")
+KEPT = (
+    "turn_id",
+    "image",
+    "stack",
+    "outcome",
+    "label_names",
+    "model_version",
+    "weights_licence",
+    "latencies",
+)
 MAX_UPLOAD = 4 * 2**30
 
 SaveLabel = Callable[[str, Path, str, dict[str, Any]], None]
@@ -119,12 +129,19 @@ def _reply(
     path = service.write_map(outcome, image, out, options.result_extension, fixed=output == "image")
     extension = next(e for e in MEDIA_TYPES if path.name.endswith(e))
     if options.save_label and not re.match(r"(upload|session)-", image.id):
-        save_label(image.id, path, options.label_tag, {"model": model, "params": outcome.params})
+        save_label(image.id, path, options.label_tag, label_info(model, outcome.params))
     if output == "json":
         return JSONResponse(outcome.params)
     if output == "image":
         return file_reply(path, extension)
     return _multipart(outcome.params, path, extension)
+
+
+def label_info(model: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept with a reply's label map. Everybody sees labels, so the words of the answer, which belong to whoever
+    asked, are not among it.
+    """
+    return {"model": model, "params": {key: params[key] for key in KEPT if key in params}}
 
 
 def _multipart(params: dict[str, Any], path: Path, extension: str) -> Response:

@@ -144,7 +144,7 @@ def _keep(
         else:
             path.rename(file)
         with corrections.prepared(new) as commit:
-            label_id = keeper.save(image.id, file, upload.tag, dict(upload.params))
+            label_id = keeper.save(image.id, file, upload.tag, upload.params | _place(turn))
             try:
                 commit()
             except SQLAlchemyError as error:
@@ -152,6 +152,12 @@ def _keep(
                     500, "The label was saved, but not recorded as a correction; send it once more."
                 ) from error
     return {**keeper.saved(image.id, label_id), "image": image.id, "label": label_id}
+
+
+def _place(turn: Turn | None) -> dict[str, int]:
+    """{"stack": number} of the stack that the answer is about, {} where there is none."""
+    number = turn.options.get("stack") if turn else None
+    return {"stack": number} if isinstance(number, int) else {}
 
 
 def _read(path: Path, grids: Sequence[Geometry], raw: bool) -> tuple[LabelMap, Geometry]:

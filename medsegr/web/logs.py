@@ -1,6 +1,7 @@
-"""Keep question text out of every log: stock endpoints write whole requests, so lines that look like one are
-cut, and so are the query strings of access logs (a client may put its question or a patient's name there)
-and the UIDs in their paths. Libraries that would write a PACS' URLs or the values of a DICOM file are hushed.
+"""Keep question text and patients out of every log: stock endpoints write whole requests and what is known about an
+image, so lines that look like one are cut, and so are the query strings of access logs (a client may put its question
+or a patient's name there) and the UIDs in their paths. Libraries that would write a PACS' URLs or the values of a DICOM
+file are hushed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import re
 import warnings
 
 SUSPECT = re.compile(
-    r"""\\?["'](?:question|history|answer|params|turns)\\?["']\s*:|Save Label params:|Label Info:"""
+    r"""\\?["'](?:question|history|answer|params|turns|Patient\w+)\\?["']\s*:"""
+    r"""|Save Label params:|Label Info:|; params:"""
 )
 ACCESS_LOG, PATH_ARGUMENT = "uvicorn.access", 2
 UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")

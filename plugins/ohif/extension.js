@@ -42,11 +42,13 @@ function joinStockPanel({ panelService }) {
 function mountPanel(element) {
   let unmount = null;
   let gone = false;
-  Promise.all([import("./src/panel.js"), import("./src/server.js")])
-    .then(([{ mount }, { Server }]) => {
+  Promise.all([import("./src/panel.js"), import("./src/server.js"), import("./src/conversation.js")])
+    .then(async ([{ mount }, { Server }, { forgetOthers }]) => {
+      const server = new Server();
+      await server.me().then(({ user }) => forgetOthers(user), () => {}); // away, or the login has ended: nobody else is here
       if (gone) return;
       const { viewer, segments } = life ?? begin();
-      unmount = mount(element, { viewer, segments, server: new Server() });
+      unmount = mount(element, { viewer, segments, server });
       window.medsegr.panel = element;
     })
     .catch((error) => {

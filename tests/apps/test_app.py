@@ -53,6 +53,23 @@ def test_batch_inference_leaves_no_file_when_its_label_cannot_be_saved(
     assert not label.exists()
 
 
+def test_batch_inference_knows_the_stacks_of_a_series(main: ModuleType, tmp_path: Path) -> None:
+    asked: list[ImageFile] = []
+
+    def ask(_options: Any, image: ImageFile, **_: Any) -> Any:
+        asked.append(image)
+        raise Refusal(422, "Enough.")
+
+    task = importlib.import_module("lib.infers.medsegr").MedSegRInfer(SimpleNamespace(ask=ask), {}, 3)
+    app = object.__new__(main.MedSegRApp)
+    app._infers = {"medsegr": task}
+    series: Any = ImageFile("1.2", tmp_path, ("one", "other"), hold=lambda: lambda: None)  # type: ignore[arg-type]
+    app.images = SimpleNamespace(resolve=lambda image: series)
+    with pytest.raises(Refusal, match="Enough"):
+        app.infer({"model": "medsegr", "image": "1.2", "image_file": "/etc/passwd"})
+    assert asked == [series]
+
+
 def test_a_label_that_the_datastore_refuses_is_a_400(
     main: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from pydicom import dcmread
 from medsegr.dicom.cache import SeriesCache
 from medsegr.dicom.folder import DicomFolder
 from medsegr.dicom.folder_archive import FolderArchive
+from medsegr.errors import ImageError
 from medsegr.imaging import read_image, write_label_map
 from medsegr.phantom import make_torso
-from medsegr.phantom.study import write_series
+from medsegr.phantom.study import write_radiograph, write_series
 from medsegr.web.errors import Refusal
 
 FINAL = DefaultLabelTag.FINAL
@@ -130,6 +133,34 @@ def test_an_empty_label_makes_no_seg(datastore: Any, uid: str, files: list[Path]
     assert datastore.told(uid)["dicom_seg"] == {"stored": False, "reason": "Nothing is present in the label."}
 
 
+def test_a_label_of_one_of_several_views_is_put_on_no_other(
+    datastore: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two radiographs of one size in one series: nothing in the label's file tells which one it was drawn on."""
+    first = write_radiograph(make_torso(seed=2, shape=(40, 36, 12)), tmp_path / "studies" / "view1.dcm")
+    view = dcmread(first)
+    view.SOPInstanceUID = view.file_meta.MediaStorageSOPInstanceUID = f"{view.SOPInstanceUID[:-1]}{0}1"
+    view.InstanceNumber = 2
+    view.save_as(tmp_path / "studies" / "view2.dcm")
+    datastore.archive.folder.store_files([])  # looks at the folder again
+    uid = str(view.SeriesInstanceUID)
+    values = np.zeros((view.Rows, view.Columns), np.uint8)
+    values[3:9, 4:20] = 5
+    write_label_map(tmp_path / "view.nrrd", values, read_image(first))
+    seen = []
+
+    def segmentation(stack: Any, *_: Any) -> pydicom.Dataset:
+        seen.append(stack.slices[0].sop_uid)
+        raise ImageError("Enough.")
+
+    monkeypatch.setattr(importlib.import_module("lib.datastore.seg"), "segmentation", segmentation)
+    datastore.save_label(uid, str(tmp_path / "view.nrrd"), FINAL, INFO)
+    assert "2 images of the series" in datastore.told(uid)["dicom_seg"]["reason"] and not seen
+    datastore.save_label(uid, str(tmp_path / "view.nrrd"), FINAL, INFO | {"stack": 2})
+    datastore.save_label(uid, str(tmp_path / "view.nrrd"), FINAL, INFO | {"params": {"stack": 1}})
+    assert seen == [view.SOPInstanceUID, dcmread(first).SOPInstanceUID]
+
+
 def test_lists_to_train_on_and_take_away(datastore: Any, uid: str, label: Path) -> None:
     datastore.save_label(uid, str(label), FINAL, INFO)
     (pair,) = datastore.datalist()
@@ -150,3 +181,25 @@ def test_what_is_not_for_this_server_to_do(datastore: Any, uid: str, label: Path
     with pytest.raises(Refusal, match="tag"):
         datastore.save_label(uid, str(label), "../../x", {})
     assert not list(tmp_path.glob("labels/**/*.nrrd"))
+
+
+def test_a_slow_archive_is_asked_by_one_while_the_others_go_on(datastore: Any, uid: str) -> None:
+    listing, asked, answer = datastore.listing, threading.Event(), threading.Event()
+    assert list(listing.series()) == [uid]
+    known = listing.archive.series()
+
+    class Slow:
+        def series(self) -> Any:
+            asked.set()
+            assert answer.wait(20)
+            return known
+
+    listing.archive = Slow()
+    listing.forget()
+    asking = threading.Thread(target=listing.series)
+    asking.start()
+    assert asked.wait(20)
+    began = time.monotonic()
+    assert datastore.list_images() == [uid] and time.monotonic() - began < 2
+    answer.set()
+    asking.join(20)

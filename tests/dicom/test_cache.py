@@ -187,3 +187,50 @@ def test_the_bound_is_an_option() -> None:
     for bad in ("0", "-1", "lots", "inf", "nan"):
         with pytest.raises(ArchiveError, match="cache_gib"):
             cache_bytes({"cache_gib": bad})
+
+
+def test_what_is_put_beside_the_files_counts_too(shelf: Shelf, tmp_path: Path) -> None:
+    cache = SeriesCache(shelf, tmp_path, max_bytes=12 * SIZE, grace_s=0.0)
+    for n in range(4):
+        (cache.get(f"1.{n}").home / "image.nii.gz").write_bytes(bytes(5 * SIZE))
+        time.sleep(0.01)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 17 * SIZE
+
+
+def test_a_download_with_a_gap_is_refused(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fewer(series_uid: str, into: Path) -> list[Path]:
+        (into / "1.0.0.dcm").write_bytes(bytes(SIZE))
+        return list(into.iterdir())
+
+    monkeypatch.setattr(shelf, "fetch", fewer)
+    with pytest.raises(ArchiveError, match="lists 3 images of this series, but gave 1"):
+        SeriesCache(shelf, tmp_path).get("1.0")
+    assert [path.name for path in tmp_path.iterdir()] == ["incoming"]
+
+
+def test_versions_that_were_replaced_do_not_pile_up(shelf: Shelf, tmp_path: Path) -> None:
+    cache = SeriesCache(shelf, tmp_path, grace_s=0.0)
+    held = cache.get("1.0")
+    release = cache.hold(held)
+    for n in range(5):
+        time.sleep(0.01)
+        shelf.held["1.0"].append(f"1.0.9{n}")
+        latest = cache.get("1.0")
+    assert set((tmp_path / "1.0").iterdir()) == {held.home, latest.home}
+    release()  # a use of the old version, which makes it no newer
+    cache.get("1.1")
+    assert list((tmp_path / "1.0").iterdir()) == [latest.home]
+
+
+def test_while_the_archive_is_away_the_newest_version_is_used(shelf: Shelf, tmp_path: Path) -> None:
+    cache = SeriesCache(shelf, tmp_path)
+    release = cache.hold(cache.get("1.0"))
+    time.sleep(0.01)
+    shelf.held["1.0"].append("1.0.9")
+    cache.get("1.0")
+    time.sleep(0.01)
+    release()
+    shelf.away = True
+    assert len(cache.get("1.0").files) == 4

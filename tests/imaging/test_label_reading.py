@@ -7,6 +7,7 @@ import io
 import itertools
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -269,3 +270,19 @@ def test_headerless_bytes_are_x_fastest(tmp_path: Path) -> None:
     assert np.array_equal(read_raw_labels(path, PICTURE).values, FLAT)
     with pytest.raises(ImageError, match="28 bytes; 120"):
         read_raw_labels(path, VOLUME)
+
+
+def test_a_small_file_that_inflates_to_much_takes_little_memory(tmp_path: Path) -> None:
+    """No more is inflated than the header's type and grid can hold."""
+    side = 128
+    volume = Volume(np.broadcast_to(np.uint8(0), (side,) * 3), np.eye(4), None)
+    geometry = {"sizes": f"{side} {side} {side}", "space": "right-anterior-superior",
+                "space_directions": "(1,0,0) (0,1,0) (0,0,1)", "space_origin": "(0,0,0)"}  # fmt: skip
+    content = nrrd_bytes(gzip.compress(bytes(16 * side**3), 1), "gzip", **geometry)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="more data"):
+            read(tmp_path / "bomb.nrrd", content, volume)
+        assert tracemalloc.get_traced_memory()[1] < 4 * side**3
+    finally:
+        tracemalloc.stop()

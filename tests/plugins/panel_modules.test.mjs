@@ -10,7 +10,9 @@ const { confidenceInWords, listed, pieces, queueInWords, sizeInWords } = await l
 const { compact, largest, locate, neighbour, numbers, slicesInWords, whole } = await load("slices.js");
 const { ServerError, messages } = await load("server.js");
 const { assemble } = await load("correcting.js");
-const { Conversation, clientId } = await load("conversation.js");
+const { Conversation, clientId, forgetOthers } = await load("conversation.js");
+const { draw } = await load("asking.js");
+const { Actions } = await load("actions.js");
 
 const instances = [..."dacb"].map((sop) => ({ sop, frame: 1 }));
 const stack = { n: 2, shape: [2, 1, 4], instances };
@@ -125,6 +127,11 @@ class Storage {
     this.limit = limit;
   }
   getItem = (name) => this.kept.get(name) ?? null;
+  removeItem = (name) => this.kept.delete(name);
+  key = (i) => [...this.kept.keys()][i] ?? null;
+  get length() {
+    return this.kept.size;
+  }
   setItem(name, value) {
     if (value.length > this.limit) throw Object.assign(new Error(), { name: "QuotaExceededError" });
     this.kept.set(name, value);
@@ -139,7 +146,7 @@ test("a reload keeps the conversation, and an open question becomes one that was
     status: "done",
     answer: "A.",
     findings: [
-      { n: 1, label: "liver" },
+      { n: 1, label: "liver", touched: true, lost: true },
       { n: 2, added: true, label: "new" },
     ],
   });
@@ -152,10 +159,7 @@ test("a reload keeps the conversation, and an open question becomes one that was
     again.turns.map((turn) => turn.status),
     ["done", "interrupted"],
   );
-  assert.deepEqual(
-    again.turns[0].findings.map((finding) => finding.label),
-    ["liver"],
-  );
+  assert.deepEqual(again.turns[0].findings, [{ n: 1, label: "liver", touched: false, lost: false }]); // the edit is gone
   assert.equal(new Conversation("another study", storage).turns.length, 0);
   storage.kept.set("medsegr.conversation.9", "{half");
   assert.equal(new Conversation("9", storage).turns.length, 0);
@@ -213,4 +217,55 @@ test("every tab has a name of its own that a reload keeps", () => {
   assert.match(clientId(one), /^ohif-[0-9a-f]{24}$/);
   assert.equal(clientId(one), clientId(one));
   assert.notEqual(clientId(one), clientId(other));
+});
+
+test("who logs in after somebody else sees nothing of theirs", () => {
+  const storage = new Storage();
+  assert.equal(forgetOthers("anna", storage), false);
+  const client = clientId(storage);
+  new Conversation("1.2", storage).add({ series: "s", stack: 1, question: "mine" });
+  storage.setItem("of the viewer", "kept");
+  assert.equal(forgetOthers("anna", storage), false);
+  assert.equal(new Conversation("1.2", storage).turns.length, 1);
+  assert.equal(forgetOthers("ben", storage), true);
+  assert.equal(new Conversation("1.2", storage).turns.length, 0);
+  assert.notEqual(clientId(storage), client);
+  assert.equal(storage.getItem("of the viewer"), "kept");
+});
+
+test("masks that are drawn again have the reader's names, and what is not there stays away", async () => {
+  const nrrd = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 1 4\nencoding: raw\n\n";
+  const file = Uint8Array.from([...new TextEncoder().encode(nrrd), ...mask.data]).buffer;
+  const turn = new Conversation("1.2", new Storage()).add({ series: "s", stack: 2, question: "q" });
+  Object.assign(turn, { id: "t", status: "done" });
+  turn.findings = [
+    { n: 1, label: "liver", renamed: "left liver" },
+    { n: 2, label: "spleen", absent: true },
+  ];
+  const [drawn, removed] = [[], []];
+  const segments = {
+    draw: async ({ findings }) => void drawn.push(...findings.map(({ label }) => label)) ?? "handle",
+    remove: (_, n) => removed.push(n),
+  };
+  await draw(turn, { server: { series: async () => series, mask: async () => file }, segments }, () => {});
+  assert.equal(turn.live.drawn, "drawn");
+  assert.deepEqual([drawn, removed], [["left liver", "spleen"], [2]]);
+});
+
+test("an answer that comes after the viewer was left is kept and not drawn into what is gone", async () => {
+  for (const disposed of [true, false]) {
+    const conversation = new Conversation("1.2", new Storage());
+    const turn = conversation.add({ series: "s", sop: "d", frame: 1, question: "q", scope: { kind: "series" } });
+    const done = { turn_id: "t", answer: "A.", outcome: "not_present", findings: [], stack: 2 };
+    const server = {
+      series: async () => series,
+      async *ask() {
+        yield { event: "done", data: done };
+      },
+    };
+    const drawn = [];
+    const segments = { disposed, draw: async ({ id }) => drawn.push(id) };
+    await new Actions({ conversation, server, segments, viewer, changed() {}, record() {} }).run(turn);
+    assert.deepEqual([turn.status, turn.answer, drawn], ["done", "A.", disposed ? [] : ["t"]]);
+  }
 });

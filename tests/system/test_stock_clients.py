@@ -28,7 +28,9 @@ FOCUSED_KEY = "return document.activeElement?.closest('tr')?.cells[0]?.innerText
 def study(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> studies.Study:
     written = studies.axial_ct(tmp_path_factory.mktemp("axial"))
     orthanc.upload(written.paths)
-    orthanc.upload(studies.sagittal_mr(tmp_path_factory.mktemp("sagittal")).paths)  # a next sample after the first is labelled
+    orthanc.upload(
+        studies.sagittal_mr(tmp_path_factory.mktemp("sagittal")).paths
+    )  # a next sample after the first is labelled
     return written
 
 

@@ -71,6 +71,10 @@ def odd_pacs(seen: list[Request]) -> FastAPI:
     def bulk() -> Response:
         return Response(b"bulk data", media_type="application/octet-stream")
 
+    @app.get("/dicom-web/studies/6.1/rendered")
+    def report() -> Response:
+        return Response("<script>alert(1)</script>", media_type="text/html")
+
     @app.get("/dicom-web/studies/2.1/metadata")
     def slow() -> Response:
         time.sleep(3)
@@ -176,6 +180,14 @@ def test_addresses_of_the_pacs_lead_through_the_server(odd: tuple[str, list[Requ
     address = item["00431029"]["BulkDataURI"]
     assert address == "/proxy/dicom/wado/studies/1.1/series/1.2/instances/1.3/bulk/00431029"
     assert requests.get(url.removesuffix("/proxy/dicom") + address, timeout=10).content == b"bulk data"
+
+
+def test_a_page_of_the_pacs_is_no_page_of_the_server(odd: tuple[str, list[Request]]) -> None:
+    url, _ = odd
+    page = requests.get(f"{url}/wado/studies/6.1/rendered", timeout=10)
+    assert page.text.startswith("<script>") and "sandbox" in page.headers["content-security-policy"]
+    bulk = requests.get(f"{url}/wado/studies/1.1/series/1.2/instances/1.3/bulk/00431029", timeout=10)
+    assert "content-security-policy" not in bulk.headers
 
 
 def test_nothing_of_the_browsers_login_reaches_the_pacs(odd: tuple[str, list[Request]]) -> None:

@@ -17,6 +17,8 @@ from medsegr.web.logs import QuestionFilter, protect_logs
         'COMMAND:: python -r {"model":"m","question":"SECRET"}',
         'Save Label params: {"label_info": "SECRET"}',
         'Result: {"params": {"answer": "SECRET"}}',
+        "Next sample: {'id': '1.2', 'PatientID': 'SECRET'}",
+        "Image: x; File: f; params: {'name': 'SECRET'}",
     ],
 )
 def test_lines_that_hold_questions_are_cut(message: str) -> None:

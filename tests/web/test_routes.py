@@ -239,7 +239,11 @@ def test_infer_can_save_its_map(client: TestClient, saved: list) -> None:
         "medsegr?image=pic&output=json",
         {"question": "liver", "save_label": True, "label_tag": "auto"},
     )
-    assert [(image, tag) for image, tag, _ in saved] == [("pic", "auto")]
+    ((image, tag, info),) = saved
+    assert (image, tag) == ("pic", "auto") and info["params"]["label_names"] == {"liver": 1}
+    assert not {"answer", "findings", "question"} & set(
+        info["params"]
+    )  # labels are everybody's, answers are not
 
 
 @pytest.mark.parametrize(

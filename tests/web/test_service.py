@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,38 @@ def test_a_full_queue_leaves_no_open_turn(
     with pytest.raises(Refusal):
         service.ask(AskOptions(question="liver"), picture)
     assert [turn.status for turn in service.store.turns()] == [TurnStatus.FAILED]
+
+
+@pytest.mark.parametrize("end", ["liver", "refuse", "crash", "die", "full", "unstored", "cancelled"])
+def test_files_are_held_for_as_long_as_a_question_lasts(
+    service: Service, picture: ImageFile, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    held: list[int] = []
+
+    def hold() -> Callable[[], None]:
+        held.append(1)
+        return held.pop
+
+    def full(*_args: object, **_more: object) -> int:
+        raise Refusal(429, "Too many questions are waiting.")
+
+    if end == "full":
+        monkeypatch.setattr(service.worker, "submit", full)
+    if end == "unstored":
+        monkeypatch.setattr(service.store, "finish", full)
+    news: queue.SimpleQueue[Update] = queue.SimpleQueue()
+    question, image = "slowly 30" if end == "cancelled" else end, replace(picture, hold=hold)
+    try:
+        turn = service.submit(AskOptions(question=question), image, news.put)
+    except Refusal:
+        assert end == "full" and held == []
+        return
+    assert held == [1] or not news.empty()
+    if end == "cancelled":
+        service.cancel(turn)
+    while not news.get(timeout=60).last:
+        pass
+    assert held == []
 
 
 def test_errors_keep_their_kind_across_processes() -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fastapi import APIRouter
 from fastapi.params import Depends
@@ -30,16 +31,21 @@ ELSEWHERE = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg")
 def open_archive(studies: str, state: Path, conf: Mapping[str, str]) -> Pacs | FolderArchive | None:
     """The PACS at a URL, or the folder; None for archives that MONAI Label serves by itself (XNAT, DSA).
 
-    `conf` may name `pacs_token_file`; a token may also be in MEDSEGR_PACS_TOKEN, user and password in MONAI Label's settings.
+    `conf` may name `pacs_token_file`; a token may also be in MEDSEGR_PACS_TOKEN, user and password in MONAI Label's settings
+    or, last, in the URL.
     """
     if not studies.startswith(("http://", "https://")):
         return FolderArchive(DicomFolder(Path(studies), state / "dicom"))
     if (settings.MONAI_LABEL_DATASTORE or "").lower() in OTHER_ARCHIVES:
         return None
     file = conf.get("pacs_token_file")
+    parts = urlsplit(studies)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
     login = PacsLogin(
-        user=settings.MONAI_LABEL_DATASTORE_USERNAME or settings.MONAI_LABEL_DICOMWEB_USERNAME or "",
-        password=settings.MONAI_LABEL_DATASTORE_PASSWORD or settings.MONAI_LABEL_DICOMWEB_PASSWORD or "",
+        user=settings.MONAI_LABEL_DATASTORE_USERNAME or settings.MONAI_LABEL_DICOMWEB_USERNAME or user,
+        password=settings.MONAI_LABEL_DATASTORE_PASSWORD
+        or settings.MONAI_LABEL_DICOMWEB_PASSWORD
+        or password,
         token=os.environ.get(TOKEN_VARIABLE, ""),
         token_file=Path(file) if file else None,
     )
@@ -47,7 +53,8 @@ def open_archive(studies: str, state: Path, conf: Mapping[str, str]) -> Pacs | F
         name: str(getattr(settings, f"MONAI_LABEL_{name.upper()}_PREFIX") or "")
         for name in ("qido", "wado", "stow")
     }
-    return Pacs(studies, login, prefixes, _search())
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return Pacs(bare, login, prefixes, _search())
 
 
 def is_dicom(archive: FolderArchive) -> bool:

@@ -11,6 +11,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.datastore.dicom import DicomDatastore
+from medsegr.errors import MedSegRError
 from medsegr.web.errors import Refusal
 from medsegr.web.label_upload import LabelKeeper
 
@@ -25,6 +26,8 @@ def label_keeper(datastore: Datastore) -> LabelKeeper:
             return str(datastore.save_label(image_id, str(path), tag, info))
         except MONAILabelException as error:
             raise Refusal(400, str(getattr(error, "msg", "The label cannot be saved."))) from error
+        except MedSegRError:
+            raise
         except Exception as error:
             # Broad on purpose: an archive that is away or full raises whatever its client does.
             logger.error("A label could not be saved (%s).", type(error).__name__)

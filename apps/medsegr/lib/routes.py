@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from lib.dicomweb import dicom_routers
 from lib.images import Images
 from lib.labels import label_keeper
+from lib.stock_routes import stock_router
 from medsegr.dicom.folder_archive import FolderArchive
 from medsegr.dicom.pacs import Pacs
 from medsegr.errors import MedSegRError
@@ -78,6 +79,7 @@ def install(
         login_router(decision.login, settings.MONAI_LABEL_API_STR, "/" if ohif else "/ohif/"),
         series_router(images.resolve, guards),
         *dicom_routers(archive, guards),
+        stock_router(guards, annotators),
         _reload_router(),
     ):
         application.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
@@ -87,7 +89,7 @@ def install(
     application.add_exception_handler(MONAILabelException, _stock_error)
     inner = application.build_middleware_stack()  # it was built before the app was, without these
     application.middleware_stack = Guard(
-        inner, decision.login, decision.only_local, settings.MONAI_LABEL_API_STR
+        inner, decision.login, decision.only_local, settings.MONAI_LABEL_API_STR, decision.trusted
     )
 
 

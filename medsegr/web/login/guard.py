@@ -7,6 +7,7 @@ the bearer token nor the session's cookie reaches a route (or a PACS behind one)
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from medsegr.web.errors import Refusal
 from medsegr.web.login.identity import SCOPE_KEY
 from medsegr.web.login.login import COOKIE, SECURE_COOKIE, Login, Throttled, Visitor
-from medsegr.web.login.origins import host_name, is_loopback
+from medsegr.web.login.origins import cookie_counts, from_local_page, host_name, is_loopback
 
 VISITOR_KEY = "medsegr.visitor"
 PUBLIC = frozenset({"/medsegr/healthz", "/medsegr/readyz", "/medsegr/login", "/auth/", "/auth/token"})
@@ -28,6 +29,10 @@ ADMIN_ONLY = "This is for administrators of the server."
 ELSEWHERE = (
     "This server has no login and answers only to localhost; to reach it under another name, set a login up "
     "(`--conf login FILE`) or do without in so many words (`--conf login off`)."
+)
+FOREIGN_PAGE = (
+    "A web page of another server sent this request; this server has no login, so only pages of this machine and of "
+    "MONAI_LABEL_CORS_ORIGINS may."
 )
 WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ALL = None
@@ -51,13 +56,15 @@ HEADERS = {
 @dataclass(frozen=True)
 class Guard:
     """Wraps `app`. Without a `login` everybody is `anonymous`; `only_local` then refuses requests that call the server by
-    another name than localhost (a web page could otherwise make its own name point here). `prefix` is that of the routes.
+    another name than localhost (a web page could otherwise make its own name point here), and those of web pages elsewhere
+    that are not `trusted` (MONAI Label lets every page read its answers). `prefix` is that of the routes.
     """
 
     app: ASGIApp
     login: Login | None
     only_local: bool = False
     prefix: str = ""
+    trusted: Collection[str] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or refuse it."""
@@ -76,8 +83,8 @@ class Guard:
         """The scope that the application may see; raises `Refusal`."""
         scope = connection.scope
         if self.login is None:
-            if self.only_local and not is_loopback(host_name(connection)):
-                raise Refusal(403, ELSEWHERE)
+            if self.only_local:
+                self._check_local(connection)
             return scope
         path = self._route_path(scope)
         if path in PUBLIC or path.startswith(PUBLIC_BELOW) or self._is_preflight(connection):
@@ -86,6 +93,12 @@ class Guard:
         if not visitor.user.admin and _needs_admin(path, scope.get("method", "GET")):
             raise Refusal(403, ADMIN_ONLY)
         return _without_secrets(scope) | {SCOPE_KEY: visitor.user, VISITOR_KEY: visitor}
+
+    def _check_local(self, connection: HTTPConnection) -> None:
+        if not is_loopback(host_name(connection)):
+            raise Refusal(403, ELSEWHERE)
+        if not cookie_counts(connection, self.trusted) and not from_local_page(connection):
+            raise Refusal(403, FOREIGN_PAGE)
 
     def _route_path(self, scope: Scope) -> str:
         """The path as the routes know it: without the server's root path and without `prefix`."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
-from medsegr.web.errors import Refusal
-
 SCOPE_KEY = "medsegr.user"
 """Where the guard leaves the `User` in the ASGI scope."""
 
@@ -32,14 +30,6 @@ def current_user(connection: HTTPConnection) -> User:
     """The user of this request; `ANONYMOUS` where no guard stands in front."""
     user = connection.scope.get(SCOPE_KEY, ANONYMOUS)
     return user if isinstance(user, User) else ANONYMOUS
-
-
-def require_admin(connection: HTTPConnection) -> User:
-    """The user, who must be an admin; raises `Refusal` 403."""
-    user = current_user(connection)
-    if not user.admin:
-        raise Refusal(403, "This is for administrators of the server.")
-    return user
 
 
 def login_name(connection: HTTPConnection) -> str | None:

@@ -86,13 +86,13 @@ class Login:
 
     async def by_token(self, token: str, address: str) -> Visitor:
         """The user of a token that somebody at `address` sent; raises `Refusal` 401, 429 or 503."""
-        wait_s = self.throttle.wait_s(address)
-        if wait_s:
-            raise Throttled(wait_s)
         try:
             entry = self.tokens.find(token) if self.tokens else None
-            if entry is not None:
+            if entry is not None:  # never held up: others' failures behind the same proxy are not this user's
                 return Visitor(entry.as_user(), How.TOKENS)
+            wait_s = self.throttle.wait_s(address)
+            if wait_s:
+                raise Throttled(wait_s)
             if self.issuer is not None and token.count(".") == 2:
                 return Visitor(await self.issuer.user(token), How.OIDC)
         except LoginFileError as error:

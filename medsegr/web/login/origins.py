@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 MAX_NEXT = 4000
 
 
@@ -53,6 +52,16 @@ def from_our_pages(connection: HTTPConnection, trusted: Collection[str] = ()) ->
         parts.scheme in ("http", "https")
         and parts.netloc.lower() == connection.headers.get("host", "").lower()
     )
+
+
+def from_local_page(connection: HTTPConnection) -> bool:
+    """Whether a page of this machine sent the request, from whatever port; for a server that is called localhost."""
+    if connection.headers.get("sec-fetch-site") == "same-site":
+        return True
+    try:
+        return is_loopback(urlsplit(connection.headers.get("origin", "")).hostname or "")
+    except ValueError:
+        return False
 
 
 def safe_next(path: str | None, fallback: str) -> str:

@@ -27,13 +27,14 @@ class LoginOptionError(MedSegRError):
 
 @dataclass(frozen=True)
 class Decision:
-    """The login of a server; None is none. `only_local`: it is off because only this machine reaches the server.
-    `owner` is the file with the owner's token if nobody set up anything else.
+    """The login of a server; None is none. `only_local`: it is off because only this machine reaches the server, and
+    pages of `trusted` origins. `owner` is the file with the owner's token if nobody set up anything else.
     """
 
     login: Login | None
     only_local: bool = False
     owner: Path | None = None
+    trusted: Collection[str] = ()
 
 
 def decide(conf: Mapping[str, str], host: str | None, state: Path, trusted: Collection[str] = ()) -> Decision:
@@ -48,7 +49,7 @@ def decide(conf: Mapping[str, str], host: str | None, state: Path, trusted: Coll
             raise LoginOptionError("`login off` and `oidc_issuer` contradict each other; give one of them.")
         return Decision(None)
     if not wanted and issuer is None and host is not None and is_loopback(host):
-        return Decision(None, only_local=True)
+        return Decision(None, only_local=True, trusted=_origins(trusted))
     folder = state / FOLDER
     tokens, owner = None, None
     if wanted:
@@ -57,8 +58,12 @@ def decide(conf: Mapping[str, str], host: str | None, state: Path, trusted: Coll
     elif issuer is None:
         tokens, owner = owner_tokens(folder)
     url = _public_url(conf.get("public_url", "").strip().rstrip("/"))
-    origins = frozenset(origin.rstrip("/").lower() for origin in (*trusted, *([url] if url else [])))
+    origins = _origins((*trusted, *([url] if url else [])))
     return Decision(Login(Sessions(folder / SESSIONS), tokens, issuer, url, origins), owner=owner)
+
+
+def _origins(urls: Collection[str]) -> frozenset[str]:
+    return frozenset(url.rstrip("/").lower() for url in urls)
 
 
 def _public_url(url: str) -> str | None:

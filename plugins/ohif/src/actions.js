@@ -64,7 +64,8 @@ export class Actions extends Judging {
     this.panel.changed(turn, "new");
     const changed = (one) => conversation.changed(one);
     await ask(turn, conversation, { server, viewer, client }, changed);
-    if (turn.status === "done") await draw(turn, { server, segments }, changed);
+    const there = !segments.disposed; // else the viewer was left meanwhile; its next life offers to show the masks
+    if (turn.status === "done" && there) await draw(turn, { server, segments }, changed);
     this.panel.record(turn);
   }
 

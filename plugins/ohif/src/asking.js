@@ -127,9 +127,10 @@ export async function draw(turn, { server, segments }, changed) {
     turn.live.stack = stackOf(series, turn.stack);
     turn.live.subject = { id: turn.id, series, stack: turn.live.stack.n, findings: [] };
     for (const [i, { n }] of wanted.entries()) turn.live.masks.set(n, compact(masks[i], turn.live.stack));
-    const findings = wanted.map(({ n, label }, i) => ({ n, label, mask: masks[i] }));
+    const findings = wanted.map(({ n, label, renamed }, i) => ({ n, label: renamed ?? label, mask: masks[i] }));
     const handle = await segments.draw({ ...turn.live.subject, findings });
     for (const { n } of wanted) turn.live.handles.set(n, handle);
+    for (const { n, absent } of wanted) if (absent) segments.remove(handle, n);
     turn.live.handle = handle;
     turn.live.drawn = "drawn";
     turn.live.marks.drawn = mark(turn, "drawn");

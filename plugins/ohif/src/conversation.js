@@ -3,6 +3,7 @@
 
 const PREFIX = "medsegr.conversation.";
 const CLIENT = "medsegr.client";
+const USER = "medsegr.user";
 const MAX_TURNS = 100;
 const MAX_HISTORY = 20;
 
@@ -17,6 +18,16 @@ export function clientId(storage = sessionStorage) {
   const made = `ohif-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
   storage.setItem(CLIENT, made);
   return made;
+}
+
+/** Forget what somebody else asked in this tab before `user` logged in; returns whether there was anybody. */
+export function forgetOthers(user, storage = sessionStorage) {
+  const before = storage.getItem(USER);
+  storage.setItem(USER, user);
+  if (before === null || before === user) return false;
+  const names = Array.from({ length: storage.length }, (_, i) => storage.key(i));
+  for (const name of names) if (name.startsWith(PREFIX) || name === CLIENT) storage.removeItem(name);
+  return true;
 }
 
 export class Conversation {
@@ -132,9 +143,17 @@ export class Conversation {
         turn.error = { kind: "away", sentence: "The page was reloaded before the answer was complete." };
       }
       if (turn.verdict?.state === "sending") turn.verdict = null;
-      turn.findings = turn.findings.filter((finding) => !finding.added); // their drawing went with the page
+      forgetDrawing(turn); // it went with the page
     }
   }
+}
+
+/** The viewer has a turn's segmentations no longer, and with them went what the reader drew and edited. */
+export function forgetDrawing(turn) {
+  turn.live.drawn = null;
+  turn.live.handles.clear();
+  turn.findings = turn.findings.filter((finding) => !finding.added);
+  for (const finding of turn.findings) Object.assign(finding, { touched: false, lost: false });
 }
 
 /** To choose one of several findings is a turn as well: without it "only the left one" could mean any of them. */

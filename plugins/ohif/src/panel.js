@@ -3,7 +3,7 @@
 
 import { Actions } from "./actions.js";
 import { Availability } from "./availability.js";
-import { Conversation, clientId } from "./conversation.js";
+import { Conversation, clientId, forgetDrawing } from "./conversation.js";
 import { slot } from "./slices.js";
 import { Suggestions } from "./suggestions.js";
 import { badge, hindrance } from "./views/badge.js";
@@ -295,12 +295,6 @@ class Panel {
     if (this.conversation.listener === this.changed) this.conversation.listener = null; // not that of a later panel
     this.root.remove();
   }
-}
-
-function forgetDrawing(turn) {
-  turn.live.drawn = null;
-  turn.live.handles.clear();
-  turn.findings = turn.findings.filter((finding) => !finding.added);
 }
 
 function listen(target, kind, listener, options) {

@@ -164,6 +164,7 @@ export class Segments {
 
   /** Stop listening; the segmentations are OHIF's to clear. */
   dispose() {
+    this.disposed = true;
     for (const stop of this.stops.splice(0)) stop();
     this.strokes.dispose();
     this.callbacks.clear();

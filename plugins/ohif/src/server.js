@@ -2,6 +2,7 @@
 
 export const AWAY = "The server does not answer. The images stay as they are and your text is kept.";
 const ENDED = "Your login has ended.";
+const ME_MS = 3000;
 const GATEWAY = new Set([502, 504]);
 
 /** kind: "away" (no answer), "busy" (429, 503), "login" (401), "refused" (other 4xx) or "failed" (500). */
@@ -43,8 +44,8 @@ export class Server {
   }
 
   info = () => this.json("../info/");
+  me = () => this.json("me", { signal: AbortSignal.timeout(ME_MS) });
   series = (uid) => this.json(`series/${encodeURIComponent(uid)}`);
-  turn = (id) => this.json(`turns/${encodeURIComponent(id)}`);
   cancel = (id) => this.json(`turns/${encodeURIComponent(id)}`, { method: "DELETE" });
 
   suggestions(modality, bodyPart) {

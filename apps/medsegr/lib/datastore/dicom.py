@@ -10,6 +10,7 @@ import logging
 import os
 import tempfile
 import threading
+import traceback
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,8 @@ class DicomDatastore(Datastore):  # type: ignore[misc]
             return {"stored": False, "reason": str(error)}
         # Broad on purpose: whatever highdicom or pydicom make of odd images, the label is kept and the client is told.
         except Exception as error:  # noqa: BLE001
-            logger.exception("A final label was kept, but not stored as DICOM SEG.")
+            kind, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            logger.error("A final label was kept, but not stored as DICOM SEG: %s\n%s", kind, frames)
             return {
                 "stored": False,
                 "reason": f"The segmentation could not be made ({type(error).__name__}).",

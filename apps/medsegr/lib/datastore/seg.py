@@ -21,8 +21,11 @@ DESCRIPTION = "MedSeg-R segmentation"
 
 
 def make_seg(files: Sequence[Path], label: Path, info: Mapping[str, Any]) -> Dataset | None:
-    """The SEG of a label map on one of a series' stacks, None where it is empty; raises `ImageError`."""
-    stack, values = _fitting(stacks(files), label)
+    """The SEG of a label map on one of a series' stacks, None where it is empty; raises `ImageError`.
+
+    `info` may name the stack by its number, as replies do.
+    """
+    stack, values = _fitting(stacks(files), label, _number(info))
     names = names_by_value(info)
     present = [int(value) for value in np.unique(values) if value > 0]
     segments = []
@@ -49,15 +52,35 @@ def names_by_value(info: Mapping[str, Any]) -> dict[int, str]:
     }
 
 
-def _fitting(found: Sequence[Stack], label: Path) -> tuple[Stack, NDArray[Any]]:
-    """The first stack whose grid the label lies on, and the label's values there."""
+def _number(info: Mapping[str, Any]) -> int | None:
+    """The number of the stack that the label is about, where it is told."""
+    reply = info.get("params")
+    told = info.get("stack", reply.get("stack") if isinstance(reply, dict) else None)
+    return told if isinstance(told, int) else None
+
+
+def _fitting(found: Sequence[Stack], label: Path, number: int | None) -> tuple[Stack, NDArray[Any]]:
+    """The stack whose grid the label lies on, and the label's values there: the one of this number, else the first.
+
+    A picture has no place in space, so where several have the label's size and none is named, nobody knows which is meant.
+    """
+    fits: list[tuple[Stack, NDArray[Any]]] = []
     refusal: ImageError | None = None
-    for stack in found:
+    for n, stack in sorted(enumerate(found, start=1), key=lambda entry: entry[0] != number):  # that one first
         try:
-            return stack, read_label_map(label, grid(stack)).values
+            fits.append((stack, read_label_map(label, grid(stack)).values))
         except ImageError as error:
             refusal = refusal or error
-    raise refusal or ImageError("The series holds no image that a label could lie on.")
+            continue
+        if stack.is_volume or n == number:
+            break
+    if not fits:
+        raise refusal or ImageError("The series holds no image that a label could lie on.")
+    if len(fits) > 1:
+        raise ImageError(
+            f"{len(fits)} images of the series have the label's size; it is not known which one it is of."
+        )
+    return fits[0]
 
 
 def grid(stack: Stack) -> Picture | Volume:

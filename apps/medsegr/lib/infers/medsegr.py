@@ -42,11 +42,13 @@ class MedSegRInfer(InferTask):
         return True
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """For batch inference and callers in this process; `request["image"]` is a path that the app has
-        resolved.
+        """For batch inference and callers in this process; `request["image"]` is a path that the app has resolved,
+        `request["image_file"]` the image behind it if it is known better.
         """
         options = parse(AskOptions, request)
-        image = ImageFile(str(request.get("image_id") or Path(request["image"]).name), Path(request["image"]))
+        image, path = request.get("image_file"), Path(request["image"])
+        if not isinstance(image, ImageFile):  # clients can send nothing but JSON
+            image = ImageFile(path.name, path)
         outcome = self.service.ask(options, image, one_slice=self.one_slice)
         with tempfile.TemporaryDirectory(prefix="medsegr-") as folder:
             written = self.service.write_map(
