@@ -194,7 +194,7 @@ def test_not_trained_is_an_answer_of_its_own(page: PanelPage) -> None:
 
 
 def test_queue_progress_and_cancel(page: PanelPage, server: MedSegRServer, study: Series) -> None:
-    body = {"image": study.uid, "question": "slowly 3 liver", "client_id": "somebody else"}
+    body = {"image": study.uid, "question": "slowly 12 liver", "client_id": "somebody else"}
     other = threading.Thread(target=lambda: server.post("/medsegr/ask", json=body))
     other.start()
     time.sleep(0.5)
@@ -268,7 +268,7 @@ def test_refusals_are_told_in_the_servers_sentence(page: PanelPage, site: PanelS
     site.refuse = None
     page.click(".turn button", "Ask again")
     page.until(lambda: page.all(".turn.is-done"), "it is answered")
-    page.send("slowly 1 spleen")
+    page.send("slowly 8 spleen")
     page.until(lambda: page.all(".turn.is-running"), "the next is being answered")
     page.send("refuse")
     page.until(lambda: "Wait for the answer" in page.text(), "one question at a time")
