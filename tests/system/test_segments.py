@@ -132,6 +132,10 @@ class Viewer:
             planes[sop, int(frame)] = values.reshape(shape).astype(bool)
         return planes
 
+    def tints(self, points: list[list[int]], check: Callable[[float], bool]) -> bool:
+        """Whether the saturation of the pixels at `points` (row, column) is on the screen as `check` wants it."""
+        return all(check(tint) for tint in self.page.run(TINTED, points))
+
     def show(self, plane: Plane) -> None:
         """Jump to an image with the plugin's own `jumpTo`, and look that the viewer is there."""
         assert self.page.driver.execute_async_script(SHOW, *plane) is None
@@ -199,8 +203,7 @@ def assert_on_screen(viewer: Viewer, series: Series, organ: str) -> None:
         pick = np.random.default_rng(1)
         tinted = [pick.permutation(np.argwhere(where))[:12].tolist() for where in (core, away)]
         for points, check in zip(tinted, (lambda t: t > 25, lambda t: t < 15), strict=True):
-            tints = viewer.page.run(TINTED, points)
-            assert all(check(tint) for tint in tints), (organ, plane, tints)
+            viewer.page.until(partial(viewer.tints, points, check), f"{organ} on {plane}")
 
 
 @pytest.fixture(scope="module")
