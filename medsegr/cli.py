@@ -11,6 +11,7 @@ from medsegr import __version__
 from medsegr.commands.ask import ask
 from medsegr.commands.doctor import doctor
 from medsegr.commands.evaluate import evaluate
+from medsegr.commands.familiar import familiar
 from medsegr.commands.golden import golden
 from medsegr.commands.login import login
 from medsegr.commands.pretrain import pretrain
@@ -32,6 +33,7 @@ app.add_typer(login, name="login")
 app.command()(pretrain)
 app.command()(evaluate)
 app.command(hidden=True)(golden)
+app.command(hidden=True)(familiar)
 
 
 def _show_version(wanted: bool) -> None:

@@ -30,6 +30,9 @@ from medsegr.predictor import Outcome, Predictor, Reply
 
 LIVER = "The <p>liver</p> [SEG] makes bile."
 PLAIN = "The liver makes bile."
+UPPER_RIGHT = "Here it lies in the upper right of the image."
+PLACED = f"{PLAIN} {UPPER_RIGHT}"
+"""The answer about `_picture`."""
 META = {"version": "tiny-1", "licence": "CC0"}
 
 
@@ -41,6 +44,7 @@ class Script:
         self.features = model.encode_image(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
         self.answer: str | Callable[[float], str] = LIVER
         self.quality = 0.0
+        self.words: tuple[float, ...] = ()
         self.present: Callable[[float], bool] = lambda level: True
         self.encoded: list[tuple[int, ...]] = []
         self.turns: list[list[tuple[str, str]]] = []
@@ -73,7 +77,7 @@ class Script:
                 return None
             if options["on_token"]:
                 options["on_token"](said)
-        return Generated(text, torch.zeros(text.count("[SEG]"), self.width), 0.9)
+        return Generated(text, torch.zeros(text.count("[SEG]"), self.width), 0.9, words=self.words)
 
     def decode(self, features: ImageFeatures, states: torch.Tensor, points: Any, labels: Any) -> Masks:
         self.clicks.append((points, labels))
@@ -92,7 +96,7 @@ class _FakePrefix:
 
 @pytest.fixture
 def predictor(tiny: MedSegR) -> Predictor:
-    return Predictor(Checkpoint(tiny, META, Path()), None)
+    return Predictor(Checkpoint(tiny, META, Path()), None, scales=(1.0, 1.25))
 
 
 @pytest.fixture
@@ -121,7 +125,7 @@ def test_masks_lie_on_the_inputs_own_grid(
     pixels, bright = _picture(rows, columns)
     predictor.set_image(pixels, modality="CT")
     reply = predictor.ask("Where is the liver?")
-    assert isinstance(reply, Reply) and reply.text == PLAIN
+    assert isinstance(reply, Reply) and reply.text == PLACED
     (finding,) = reply.findings
     assert (finding.label, finding.phrase, finding.confidence) == ("liver", "liver", 0.5)
     assert finding.mask.shape == (rows, columns) and finding.mask.dtype == np.bool_
@@ -195,7 +199,8 @@ def test_text_is_streamed_in_pieces_that_make_up_the_answer(predictor: Predictor
     predictor.set_image(_picture()[0])
     pieces: list[str] = []
     reply = predictor.ask("?", on_text=pieces.append)
-    assert len(pieces) == 5 and "".join(pieces) == PLAIN == reply.text
+    assert len(pieces) == 6 and "".join(pieces) == PLACED == reply.text
+    assert pieces[-1] == f" {UPPER_RIGHT}", "measured when the masks are there, and said then"
 
 
 def test_half_a_character_does_not_stop_the_stream(
@@ -211,6 +216,81 @@ def test_half_a_character_does_not_stop_the_stream(
     pieces: list[str] = []
     predictor.ask("?", on_text=pieces.append)
     assert "".join(pieces) == "3 mm² wide"
+
+
+# --- what the masks add -------------------------------------------------------------------------------------------------
+
+BOTH = "Comparing the <p>liver</p> [SEG] with the <p>left kidney</p> [SEG]."
+
+
+def _two_sizes(script: Script, monkeypatch: pytest.MonkeyPatch, model: MedSegR) -> None:
+    """The second mask covers the upper half of the first."""
+
+    def decode(features: ImageFeatures, states: torch.Tensor, points: Any, labels: Any) -> Masks:
+        logits = (features.skips[0][:, 0] - 0.5).repeat(len(states), 1, 1)
+        middle = int(torch.nonzero(logits[0].amax(1) > 0).float().mean())
+        logits[1, middle:] = -0.5
+        return Masks(logits, torch.zeros(len(states)), torch.ones(len(states)))
+
+    script.answer = BOTH
+    monkeypatch.setattr(model, "decode_masks", decode)
+
+
+def test_a_comparison_says_which_is_larger_with_the_sizes(
+    predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _two_sizes(script, monkeypatch, predictor.model)
+    predictor.set_image(Picture(_picture(64, 64)[0], "CT", (2.0, 0.5)))
+    pieces: list[str] = []
+    reply = predictor.ask("Which is larger, the liver or the left kidney?", on_text=pieces.append)
+    liver, kidney = (int(f.mask.sum()) for f in reply.findings)
+    assert liver > 1.5 * kidney > 0
+    said = f"The liver is larger: {liver:,} mm² against {kidney:,} mm²."
+    assert reply.text == f"Comparing the liver with the left kidney. {said}" == "".join(pieces)
+    assert reply.measured is not None
+    assert (reply.measured.kind, reply.measured.value, reply.measured.text) == ("comparison", "liver", said)
+    predictor.set_image(Picture(_picture(64, 64)[0], "CT", None))
+    assert f"The liver is larger: {liver:,} pixels against {kidney:,} pixels." in predictor.ask("?").text
+
+
+def test_a_comparison_in_a_volume_is_one_of_volumes(predictor: Predictor, script: Script) -> None:
+    script.answer = BOTH
+    reply = predictor.ask_volume(_volume(AXIAL)[0], "Which is larger, the liver or the left kidney?")
+    volumes = [3.0 * int(f.mask.sum()) / 1000 for f in reply.findings]
+    assert reply.text.endswith(f" They are about the same size: {volumes[0]:.1f} ml and {volumes[1]:.1f} ml.")
+
+
+def test_pieces_are_counted_and_sides_are_said_on_the_mask(predictor: Predictor, script: Script) -> None:
+    pixels, _ = _picture()
+    pixels[60:90, 10:60] = 230
+    predictor.set_image(pixels, modality="CT")
+    script.answer = "Counting the <p>liver</p> [SEG]."
+    assert predictor.ask("How many?").text == "Counting the liver. 2 separate pieces are outlined."
+    predictor.set_image(_picture()[0], modality="CT")
+    script.answer = "Locating the <p>liver</p> [SEG]."
+    body = ": the patient's left, in the usual radiological display."
+    assert predictor.ask("Left or right?").text == f"Locating the liver. {UPPER_RIGHT.rstrip('.')}{body}"
+    predictor.set_image(_picture()[0], modality="US")
+    assert predictor.ask("Left or right?").text == f"Locating the liver. {UPPER_RIGHT}"
+
+
+def test_a_measured_answer_gets_its_markup_back_in_the_history(
+    predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The language model reads what it wrote and not what was measured: the history holds its answer only."""
+    _two_sizes(script, monkeypatch, predictor.model)
+    predictor.set_image(_picture()[0])
+    reply = predictor.ask("Which is larger?")
+    assert reply.text != BOTH and "larger: " in reply.text
+    predictor.ask("Why?", [("Which is larger?", reply.text)])
+    assert script.turns[-1] == [("Which is larger?", BOTH)]
+
+
+def test_nothing_is_measured_where_a_structure_was_not_drawn(predictor: Predictor, script: Script) -> None:
+    predictor.set_image(np.full((40, 40), 10, np.uint8))
+    for script.answer in (BOTH, "Counting the <p>liver</p> [SEG].", LIVER):
+        reply = predictor.ask("?")
+        assert reply.measured is None and "No outline could be drawn" in reply.text
 
 
 # --- history -----------------------------------------------------------------------------------------------------------
@@ -246,11 +326,12 @@ def test_what_is_remembered_of_answers_is_bounded(
 ) -> None:
     monkeypatch.setattr(predictor_module, "MAX_MARKED", 2)
     predictor.set_image(_picture()[0])
+    said = []
     for name in ("liver", "spleen", "heart"):
         script.answer = f"The <p>{name}</p> [SEG]."
-        predictor.ask("?")
-    predictor.ask("?", [("?", "The liver."), ("?", "The heart.")])
-    assert script.turns[-1] == [("?", "The liver."), ("?", "The <p>heart</p> [SEG].")]
+        said.append(predictor.ask("?").text)
+    predictor.ask("?", [("?", said[0]), ("?", said[2])])
+    assert script.turns[-1] == [("?", said[0]), ("?", "The <p>heart</p> [SEG].")]
 
 
 def test_too_much_text_is_refused(predictor: Predictor) -> None:
@@ -357,7 +438,7 @@ def test_the_cache_is_bounded_and_forgets_the_oldest(
     images = [np.full((64, 64), level, np.uint8) for level in (10, 20, 30)]
     predictor.set_image(images[0])
     (entry,) = predictor._cache.values()
-    monkeypatch.setattr(predictor_module, "CACHE_BYTES", 2 * entry.n_bytes)
+    monkeypatch.setattr(predictor, "_cache_bytes", 2 * entry.n_bytes)
     predictor.set_image(images[1])
     predictor.set_image(images[0])  # used again: the second is now the oldest
     predictor.set_image(images[2])
@@ -372,7 +453,7 @@ def test_the_current_image_outlives_the_cache(
     predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long volume between two questions about a picture pushes it out of the cache, not out of sight."""
-    monkeypatch.setattr(predictor_module, "CACHE_BYTES", 1)
+    monkeypatch.setattr(predictor, "_cache_bytes", 1)
     pixels, bright = _picture()
     predictor.set_image(pixels)
     predictor.ask_volume(_volume(np.diag([1.0, 1.0, 3.0, 1.0]))[0], "?")
@@ -560,10 +641,38 @@ def test_a_device_that_is_not_there_is_one_sentence(tiny: MedSegR, tmp_path: Pat
 
 
 def test_confidence_follows_the_calibration(predictor: Predictor, script: Script) -> None:
-    script.quality = 1.0
+    script.quality, script.words = 1.0, (0.5,)
     predictor.config = replace(predictor.config, calibration=(2.0, -1.0))
     predictor.set_image(_picture()[0])
-    assert predictor.ask("?").findings[0].confidence == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
+    assert predictor.ask("?").findings[0].confidence == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6), (
+        "a calibration of two numbers knows nothing of the words"
+    )
+
+
+def test_confidence_uses_the_words_as_well(predictor: Predictor, script: Script) -> None:
+    predictor.config = replace(predictor.config, calibration=(2.0, -1.0, 0.5))
+    script.quality, script.answer = 1.0, "Visible here: <p>liver</p> [SEG] and <p>left kidney</p> [SEG]."
+    script.words = (0.25, 1.0)
+    predictor.set_image(_picture()[0])
+    doubted, sure = predictor.ask("?").findings
+    assert doubted.scores == pytest.approx((1.0, np.log(0.25))) and sure.scores == (1.0, 0.0)
+    assert doubted.confidence == pytest.approx(1 / (1 + np.exp(-(2.0 - 1.0 + 0.5 * np.log(0.25)))))
+    assert sure.confidence == pytest.approx(1 / (1 + np.exp(-1.0)))
+
+
+def test_words_of_no_probability_leave_a_confidence(predictor: Predictor, script: Script) -> None:
+    predictor.config = replace(predictor.config, calibration=(1.0, 0.0, 1.0))
+    script.words = (0.0,)
+    predictor.set_image(_picture()[0])
+    (finding,) = predictor.ask("?").findings
+    assert 0.0 < finding.confidence < 1e-5 and np.isfinite(finding.scores[1])
+
+
+def test_the_words_count_in_a_volume_too(predictor: Predictor, script: Script) -> None:
+    predictor.config = replace(predictor.config, calibration=(1.0, 0.0, 1.0))
+    script.words = (0.25,)
+    (finding,) = predictor.ask_volume(_volume(AXIAL)[0], "?").findings
+    assert finding.confidence == pytest.approx(1 / (1 + np.exp(-np.log(0.25))))
 
 
 def test_what_was_never_learnt_is_not_called_absent(predictor: Predictor, script: Script) -> None:

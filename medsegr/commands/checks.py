@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from medsegr.errors import MedSegRError
 from medsegr.golden import ask_golden, read_golden
 from medsegr.model.checkpoint import REQUIRED, read_config, resolve
+from medsegr.model.large.adapter import is_large, large_weights
 from medsegr.model.question import file_sha256, find_sentence_encoder
 
 GIB = 2**30
@@ -150,6 +151,10 @@ def memory(available_bytes: int) -> Check:
 
 def weights(checkpoint: str) -> Iterator[Check]:
     """The files of the checkpoint, their SHA-256, and the sentence encoder that it was trained with."""
+    if is_large(checkpoint):
+        for name, there, detail in large_weights(checkpoint):
+            yield Check(name, Status.OK if there else Status.FAIL, detail)
+        return
     try:
         directory = resolve(checkpoint)
         config = read_config(directory)

@@ -30,6 +30,13 @@ def evaluate(
     paraphrases: Annotated[
         int, typer.Option(min=0, help="Put each question about one structure in so many further wordings.")
     ] = 0,
+    abilities: Annotated[
+        bool,
+        typer.Option(
+            "--abilities",
+            help="With --data: ask for everything that is seen, comparisons, counts, sides, reasons, neighbours and follow-ups.",
+        ),
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = torch's choice.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -43,7 +50,7 @@ def evaluate(
     console = Console()
     options = EvaluateOptions(
         out=out, data=data, qa=tuple(qa or ()), checkpoint=checkpoint, split=split, seed=seed, every=every,
-        paraphrases=paraphrases, threads=threads, device=device,
+        paraphrases=paraphrases, abilities=abilities, threads=threads, device=device,
     )  # fmt: skip
     for table in tables(run(options)):
         console.print(table)
@@ -52,6 +59,8 @@ def evaluate(
 
 def tables(metrics: dict[str, Any]) -> list[Table]:
     """What `metrics.json` says, for people."""
+    if metrics["abilities"]:
+        return [_abilities(metrics)]
     return [_head(metrics), _kinds(metrics), _sets(metrics), _absent(metrics)]
 
 
@@ -81,6 +90,29 @@ def _kinds(metrics: dict[str, Any]) -> Table:
     for name, group in {**metrics["by_kind"], **metrics["by_turn"], "all": metrics["overall"]}.items():
         kinds.add_row(name, str(group["n"]), *(figure_text(group, figure) for figure in names))
     return kinds
+
+
+def _abilities(metrics: dict[str, Any]) -> Table:
+    names = ("dice", "measured", "listed", "reason", "chose")
+    found = Table(
+        "kind of question",
+        "n",
+        *names,
+        title=f"{metrics['checkpoint']}: abilities, plain means over questions",
+    )
+    found.columns[0].no_wrap = True
+
+    def value(group: dict[str, Any], name: str) -> str:
+        figure = group["figures"].get(name)
+        return f"{figure['value']:.3f}" if figure else "-"
+
+    for kind, group in metrics["by_kind"].items():
+        found.add_row(kind, str(group["n"]), *(value(group, name) for name in names))
+    for turn, row in metrics["follow_ups"].items():
+        found.add_row(
+            f"{turn} of three by name", str(row["n"]), f"{row['dice']:.3f}", *[""] * (len(names) - 1)
+        )
+    return found
 
 
 def _sets(metrics: dict[str, Any]) -> Table:

@@ -67,6 +67,26 @@ def macro_interval(
 
     rows: (set, target, patient, value). A target that a draw leaves out does not count in that draw.
     """
+    return _limits(_macro_draws(rows, min_cases, draws, seed))
+
+
+def macro_ratio_interval(
+    above: Sequence[tuple[str, str, Hashable, float]],
+    below: Sequence[tuple[str, str, Hashable, float]],
+    min_cases: int = 3,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of the ratio of two such means of the same cases: in each draw both are of the same patients. Row i of `above` and
+    row i of `below` are of one case."""
+    top, bottom = (_macro_draws(rows, min_cases, draws, seed) for rows in (above, below))
+    return _limits(np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0))
+
+
+def _macro_draws(
+    rows: Sequence[tuple[str, str, Hashable, float]], min_cases: int, draws: int, seed: int
+) -> Floats:
+    """[draws] means over sets; NaN where there are too few patients."""
     sets: dict[str, list[tuple[str, Hashable, float]]] = {}
     for name, target, patient, value in rows:
         sets.setdefault(name, []).append((target, patient, value))
@@ -80,8 +100,8 @@ def macro_interval(
             patients += names
             drawn.append(_mean_of_finite(means))
     if patients < MIN_PATIENTS:
-        return float("nan"), float("nan")
-    return _limits(_mean_of_finite(np.stack(drawn, axis=1)))
+        return np.full(draws, np.nan)
+    return _mean_of_finite(np.stack(drawn, axis=1))
 
 
 def _target_means(

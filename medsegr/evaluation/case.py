@@ -20,7 +20,9 @@ class Case:
     named: the answer's phrases are exactly the targets' labels. chose: see `chose_target`; None where the image has no
     second, disjoint target. nsd, hd95 (in `unit`) are for one target that is present. places_truth, places_drawn: share of
     the side and position words that the true and the drawn mask confirm. reason: the stated reason is known of the target.
-    wording is 1 for the question of the file, 2 and more for the same question in other words. mask: the drawn mask's
+    measured: the comparison, count or side that the answer states is that of the true masks (of more than 5 pieces, a fifth may
+    be missed). listed: F1 of the phrases against the targets' labels, for questions about everything. wording is 1 for the
+    question of the file, 2 and more for the same question in other words. mask: the drawn mask's
     picture, relative to the run's folder; empty where nothing was drawn. slice: "axis:index" of a slice of a volume, else empty.
     """
 
@@ -59,6 +61,8 @@ class Case:
     places_truth: float | None = None
     places_drawn: float | None = None
     reason: bool | None = None
+    measured: bool | None = None
+    listed: float | None = None
     mask: str = ""
     slice: str = ""
 

@@ -74,6 +74,9 @@ FIGURES: tuple[Figure, ...] = (
            lambda c: _mean(c.places_truth)),
     Figure("places_drawn", "words and mask agree", "the same for the mask that was drawn", lambda c: _mean(c.places_drawn)),
     Figure("reason", "reason holds", "the stated reason is known of the structure that was asked for", lambda c: _mean(c.reason)),
+    Figure("measured", "measured right", "the larger one, the number or the side is that of the true masks (of more than 5, "
+           "a fifth may be missed)", lambda c: _mean(c.measured)),
+    Figure("listed", "listed", "F1 of the structures listed, where everything was asked for", lambda c: _mean(c.listed)),
 )  # fmt: skip
 BY_NAME = {figure.name: figure for figure in FIGURES}
 

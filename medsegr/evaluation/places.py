@@ -15,12 +15,11 @@ from enum import Enum
 import numpy as np
 
 from medsegr.evaluation.overlap import Mask
+from medsegr.measured import RADIOLOGICAL, SIDED_REGIONS
 
 MIDDLE = 0.02
 """A centroid this near to the middle line, as a share of the image's side, neither confirms nor refutes a word."""
-RADIOLOGICAL = frozenset({"CT", "MR", "XR"})
 FLAT = frozenset({"XR"})
-SIDED_REGIONS = frozenset({"abdomen", "brain", "chest", "jaw"})
 DEEP_REGIONS = frozenset({"abdomen", "chest"})
 
 

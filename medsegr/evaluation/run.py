@@ -27,6 +27,7 @@ from medsegr.evaluation.scoring import Scored, Scorer
 from medsegr.evaluation.summary import summarise
 from medsegr.files import write_whole
 from medsegr.predictor import Predictor
+from medsegr.qa.ability_questions import ability_questions
 from medsegr.qa.builder import evaluation_questions
 from medsegr.qa.facts import KnowledgeBase, load_knowledge
 from medsegr.qa.reader import read_qa
@@ -36,7 +37,8 @@ from medsegr.qa.schema import Conversation
 @dataclass(frozen=True)
 class EvaluateOptions:
     """`data` (a folder of labelled sets) or `qa` (MedSeg-QA files); `every` takes each n-th image of a set only; `paraphrases`
-    puts each question about one structure in so many further wordings."""
+    puts each question about one structure in so many further wordings; `abilities` asks the questions of
+    `medsegr.qa.ability_questions` about the folder instead."""
 
     out: Path
     data: Path | None = None
@@ -49,6 +51,7 @@ class EvaluateOptions:
     device: str = "cpu"
     scales: tuple[float, ...] = ()
     paraphrases: int = 0
+    abilities: bool = False
 
 
 def questions(options: EvaluateOptions) -> tuple[list[Conversation], Path]:
@@ -56,12 +59,15 @@ def questions(options: EvaluateOptions) -> tuple[list[Conversation], Path]:
     files = (options.qa,) if isinstance(options.qa, Path) else options.qa
     if bool(files) == (options.data is not None):
         raise MedSegRError("Give exactly one of --data and --qa.")
+    if options.abilities and options.data is None:
+        raise MedSegRError("--abilities asks about a folder of labelled sets; expected --data.")
     if options.every < 1 or options.paraphrases < 0:
         raise MedSegRError(
             f"every is {options.every} and paraphrases is {options.paraphrases}; expected 1 or more, and 0 or more."
         )
     if options.data is not None:
-        found = evaluation_questions(options.data, load_knowledge(), split=options.split, seed=options.seed)
+        fixed = ability_questions if options.abilities else evaluation_questions
+        found = fixed(options.data, load_knowledge(), split=options.split, seed=options.seed)
         root = options.data.resolve()
     else:
         found, root = _read(files, options.split)
@@ -134,6 +140,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
         "checkpoint": predictor.version,
         "split": options.split,
         "seed": options.seed,
+        "abilities": options.abilities,
         **summarise(cases, agreements=agreements(cases, lambda name: read_mask(options.out / name))),
     }
     write_whole(options.out / "metrics.json", json.dumps(_finite(metrics), indent=1, allow_nan=False) + "\n")
@@ -192,6 +199,7 @@ def _identity(
         "seed": options.seed,
         "every": options.every,
         "paraphrases": options.paraphrases,
+        "abilities": options.abilities,
         "scales": list(predictor.scales),
         "device": options.device,
         "questions": asked.hexdigest(),

@@ -15,10 +15,14 @@ from medsegr.evaluation.reasons import KnownReasons
 from medsegr.evaluation.surface import surface_scores
 from medsegr.evaluation.text import bleu, rouge_l, token_f1
 from medsegr.evaluation.truth import Scene
+from medsegr.measured import count, larger, side
 from medsegr.model.tokens import plain
 from medsegr.predictor import Finding, Reply
 from medsegr.qa.facts import KnowledgeBase
 from medsegr.qa.schema import Conversation, Target, Turn
+
+FEW, ROUGHLY = 5, 0.2
+"""Up to so many pieces have to be counted exactly; of more, the count may be this share off."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Scorer:
         both, union = intersection_and_union(predicted, truth)
         confidences = [f.confidence for f in reply.findings]
         reference = plain(turn.answer)
+        said = _as_generated(reply)
         case = Case(
             conversation=c.id,
             dataset=c.dataset,
@@ -88,10 +93,12 @@ class Scorer:
             intersection=both,
             union=union,
             matched=_matched(reply.findings, truths),
-            token_f1=token_f1(reply.text, reference),
-            rouge_l=rouge_l(reply.text, reference),
-            bleu=bleu(reply.text, reference),
+            token_f1=token_f1(said, reference),
+            rouge_l=rouge_l(said, reference),
+            bleu=bleu(said, reference),
             mask=mask if predicted.any() else "",
+            measured=_measured(turn, reply, truths),
+            listed=_listed(reply, truths) if turn.kind == "all" and truths else None,
             **self._single(asked, reply, predicted, truth, scene),
         )
         return Scored(case, predicted)
@@ -113,8 +120,34 @@ class Scorer:
         return found | {
             "places_truth": share_confirmed(said, truth),
             "places_drawn": share_confirmed(said, predicted),
-            "reason": self.reasons.holds(reply.text, turn.targets[0].label, phrase),
+            "reason": self.reasons.holds(_as_generated(reply), turn.targets[0].label, phrase),
         }
+
+
+def _as_generated(reply: Reply) -> str:
+    """The answer without the sentence that was measured on the masks."""
+    return reply.text.replace(reply.measured.text, "").strip() if reply.measured else reply.text
+
+
+def _measured(turn: Turn, reply: Reply, truths: Mapping[str, Mask]) -> bool | None:
+    """Whether the answer measures what was asked for and states what the true masks say; None where nothing is to be measured."""
+    if turn.kind not in {"comparison", "count", "side"} or not truths or turn.absent:
+        return None
+    said = reply.measured
+    if said is None or said.kind != turn.kind or {f.label for f in reply.findings} != set(truths):
+        return False
+    if turn.kind == "comparison":
+        return said.value == larger({name: int(np.count_nonzero(mask)) for name, mask in truths.items()})
+    (mask,) = truths.values()
+    if turn.kind == "side":
+        return said.value == side(mask)
+    number = count(mask)
+    return abs(int(said.value) - number) <= (0 if number <= FEW else ROUGHLY * number)
+
+
+def _listed(reply: Reply, truths: Mapping[str, Mask]) -> float:
+    named = {finding.label for finding in reply.findings}
+    return 2.0 * len(named & truths.keys()) / (len(named) + len(truths))
 
 
 def _chose(predicted: Mask, turn: Turn, present: Mapping[str, Target], scene: Scene) -> bool | None:

@@ -25,6 +25,11 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "implicit, held-out fact": lambda c: c.kind == "implicit" and c.held_out,
     "multi-target": lambda c: c.kind == "multi",
     "everything": lambda c: c.kind == "all",
+    "comparison": lambda c: c.kind == "comparison",
+    "count": lambda c: c.kind == "count",
+    "side": lambda c: c.kind == "side",
+    "reason asked for": lambda c: c.kind == "why",
+    "neighbour": lambda c: c.kind == "neighbour",
     "absent in the same set, by name": lambda c: c.kind == "absent_same_set" and not c.fact,
     "absent in the same set, by fact": lambda c: c.kind == "absent_same_set" and bool(c.fact),
     "absent elsewhere, by name": lambda c: c.kind == "absent_elsewhere" and not c.fact,
@@ -60,6 +65,7 @@ def summarise(
         **_absence(cases),
         "calibration": _calibration(cases),
         "paraphrases": _paraphrases(agreements),
+        "follow_ups": _follow_ups(cases),
         "corpus_bleu": corpus_bleu([c.answer for c in cases], [c.reference for c in cases]),
         "overall": group(cases),
         "by_kind": _groups(cases, KINDS),
@@ -132,6 +138,21 @@ def _calibration(cases: Sequence[Case]) -> dict[str, Any]:
 def _paraphrases(agreements: Sequence[Agreement]) -> dict[str, Any]:
     found = share([a.dice for a in agreements], [1.0] * len(agreements), [a.patient for a in agreements])
     return {**asdict(found), "wordings": sum(a.wordings for a in agreements)}
+
+
+def _follow_ups(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
+    """Dice by turn in conversations that ask for three structures by name; what was said before is the model's own."""
+    named: dict[str, list[Case]] = {}
+    for case in cases:
+        named.setdefault(case.conversation, []).append(case)
+    chosen = [
+        turns for turns in named.values() if len(turns) == 3 and all(c.kind == "explicit" for c in turns)
+    ]
+    return {
+        f"turn {n}": {"dice": float(np.mean([turns[n - 1].dice for turns in chosen])), "n": len(chosen)}
+        for n in (1, 2, 3)
+        if chosen
+    }
 
 
 def _groups(cases: Sequence[Case], tests: dict[str, Callable[[Case], bool]]) -> dict[str, Any]:

@@ -32,3 +32,13 @@ def measure(mask: NDArray[Any], reference: Picture | Volume) -> dict[str, Any]:
         return {"area_px": count}
     row, column = reference.spacing_mm
     return {"area_mm2": count * row * column}
+
+
+def size_in_words(mask: NDArray[Any], reference: Picture | Volume) -> str:
+    """The size of `measure` for people, such as "1,523 mm²", "12.3 ml" or "845 pixels"."""
+    sizes = measure(mask, reference)
+    if "volume_ml" in sizes:
+        return f"{sizes['volume_ml']:.1f} ml"
+    if "area_px" in sizes:
+        return f"{sizes['area_px']:,} pixels"
+    return f"{sizes['area_mm2']:,.0f} mm\N{SUPERSCRIPT TWO}"

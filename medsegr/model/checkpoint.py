@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 
 from medsegr.errors import CheckpointError
 from medsegr.model.context import ADAPTER, REASONS
+from medsegr.model.large.presets import LARGE_PRESETS, no_adapter
 from medsegr.model.medsegr import MedSegR
 from medsegr.model.presets import ModelConfig
 from medsegr.model.question import file_sha256
@@ -63,6 +64,8 @@ class Checkpoint:
 
 def resolve(name_or_dir: str | Path) -> Path:
     """Directory of a preset's shipped checkpoint or the given directory; raises `CheckpointError` when there is none."""
+    if str(name_or_dir) in LARGE_PRESETS:
+        raise no_adapter(str(name_or_dir))
     if str(name_or_dir) == "embedded":
         name_or_dir = EMBEDDED
     directory = Path(name_or_dir)
@@ -270,6 +273,6 @@ def _last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def with_calibration(config: ModelConfig, slope: float, offset: float) -> ModelConfig:
+def with_calibration(config: ModelConfig, slope: float, offset: float, words: float = 0.0) -> ModelConfig:
     """The same configuration with another confidence calibration."""
-    return replace(config, calibration=(slope, offset))
+    return replace(config, calibration=(slope, offset, words))

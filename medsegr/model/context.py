@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from medsegr.model.cross_attention import stack
 from medsegr.model.decoding import Guide, Limits
 from medsegr.model.packing import IGNORE, Packed, conversation_tokens
 from medsegr.model.presets import ModelConfig
@@ -31,27 +32,33 @@ WORD_DROPOUT = 0.15
 
 @dataclass
 class Generated:
-    """A generated answer: `text` with markup, `states` [n, C] one per `[SEG]`, `score` the mean probability of the tokens that
-    were a choice, `weakest` the smallest."""
+    """A generated answer: `text` with markup, `states` [n, C] one per `[SEG]` (or [n, L, C], its context, for the cross-attention
+    head), `score` the mean probability of the tokens that were a choice, `weakest` the smallest; `words` has for each `[SEG]` the
+    probability of the tokens that led to it from the one before (those that were a choice)."""
 
     text: str
     states: Tensor
     score: float
     weakest: float = 1.0
+    words: tuple[float, ...] = ()
 
 
 @dataclass
 class Prefix:
-    """The language model's key/value cache of one image; `length` positions."""
+    """The language model's key/value cache of one image; `length` positions. `states` [length, C] are kept for the
+    cross-attention head only."""
 
     cache: DynamicCache
     length: int
+    states: Tensor | None = None
 
     @property
     def n_bytes(self) -> int:
         """Memory that keys and values occupy."""
         layers: list[Any] = list(self.cache.layers)
-        return sum(int(t.numel() * t.element_size()) for layer in layers for t in (layer.keys, layer.values))
+        tensors = [t for layer in layers for t in (layer.keys, layer.values)]
+        tensors += [] if self.states is None else [self.states]
+        return sum(int(t.numel() * t.element_size()) for t in tensors)
 
 
 def language_model(config: ModelConfig, vocabulary: int, end: int, pad: int) -> LlamaForCausalLM:
@@ -149,28 +156,36 @@ class GlobalContext(nn.Module):
 
         image_tokens [B, N, C]; returns hidden states [B, T, C] of the text positions and the text loss (mean of learnt tokens).
         """
-        n = image_tokens.shape[1]
+        text = self.read(image_tokens, packed, question_states)[:, image_tokens.shape[1] :]
+        return text, self.text_loss(text, packed)
+
+    def read(self, image_tokens: Tensor, packed: Packed, question_states: Tensor) -> Tensor:
+        """Hidden states [B, N + T, C] of the image tokens [B, N, C] and the text after them."""
         embeddings = torch.cat(
             [image_tokens, self.embed(packed, question_states).to(image_tokens.dtype)], dim=1
         )
-        mask, positions = packed.attention(n)
-        hidden = self.llama.model(
+        mask, positions = packed.attention(image_tokens.shape[1])
+        hidden: Tensor = self.llama.model(
             inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
         ).last_hidden_state
-        text = hidden[:, n:]
+        return hidden
+
+    def text_loss(self, text: Tensor, packed: Packed) -> Tensor:
+        """Weighted mean cross-entropy of the tokens that are to be learnt; text [B, T, C] hidden states."""
         learnt = packed.labels != IGNORE  # the vocabulary is wide: spell only what is to be learnt
         each = nn.functional.cross_entropy(
             self.llama.lm_head(text[learnt]).float(), packed.labels[learnt], reduction="none"
         )
         weights = packed.weights[learnt]
-        return text, (each * weights).sum() / weights.sum().clamp(min=1)
+        return (each * weights).sum() / weights.sum().clamp(min=1)
 
     @torch.inference_mode()
     def prefix(self, image_tokens: Tensor) -> Prefix:
         """Key/value cache of one image's tokens [1, N, C]."""
         cache = DynamicCache()
-        self.llama.model(inputs_embeds=image_tokens, past_key_values=cache, use_cache=True)
-        return Prefix(cache, image_tokens.shape[1])
+        hidden = self.llama.model(inputs_embeds=image_tokens, past_key_values=cache, use_cache=True)
+        wide = self.config.grounding_head == "cross_attention"
+        return Prefix(cache, image_tokens.shape[1], hidden.last_hidden_state[0] if wide else None)
 
     @torch.inference_mode()
     def generate(
@@ -194,9 +209,13 @@ class GlobalContext(nn.Module):
         out: list[int] = []
         seg_states: list[Tensor] = []
         probabilities: list[float] = []
+        words: list[float] = []
+        led = 1.0
         guide = Guide(self.tokenizer, limits or Limits(), self._spelt)
         try:
-            hidden = self._extend(prefix, self.embed(packed, states))[0, -1]
+            read = self._extend(prefix, self.embed(packed, states))[0]
+            hidden = read[-1]
+            seen = hidden[None] if prefix.states is None else torch.cat([prefix.states, read])
             limit = max_new_tokens or self.config.max_new_tokens
             while len(out) < limit:
                 if should_stop and should_stop():
@@ -204,14 +223,20 @@ class GlobalContext(nn.Module):
                 distribution = guide.allow(self.llama.lm_head(hidden).float().softmax(-1))
                 token = int(distribution.argmax())
                 probabilities.append(float(distribution[token]))
+                led *= probabilities[-1]
                 run = guide.run(token, limit - len(out))
+                for _ in range(run.count(self.seg_id)):
+                    words.append(led)
+                    led = 1.0
                 ended = run[-1] == self.end_id
                 said = run[:-1] if ended else run
                 if self.seg_id in said or not ended:  # the last words of an answer need not be read
                     ids = torch.tensor([said], device=hidden.device)
                     new = self._extend(prefix, self.llama.get_input_embeddings()(ids))[0]
-                    states = new if self.config.seg_state == "token" else torch.cat([hidden[None], new[:-1]])
-                    seg_states += [state for state, t in zip(states, said, strict=True) if t == self.seg_id]
+                    first = len(seen) if self.config.seg_state == "token" else len(seen) - 1
+                    seen = torch.cat([seen, new])
+                    last = [first + i for i, t in enumerate(said) if t == self.seg_id]
+                    seg_states += [seen[n] if prefix.states is None else seen[: n + 1] for n in last]
                     hidden = new[-1]
                 out += said
                 if on_token and said:
@@ -223,9 +248,13 @@ class GlobalContext(nn.Module):
             if added:
                 prefix.cache.crop(-added)
         text = str(self.tokenizer.decode(out))
-        stacked = torch.stack(seg_states) if seg_states else hidden.new_zeros((0, hidden.shape[-1]))
+        stacked = stack(seg_states) if seg_states else hidden.new_zeros((0, hidden.shape[-1]))
         return Generated(
-            text, stacked, sum(probabilities) / max(len(probabilities), 1), min(probabilities, default=1.0)
+            text,
+            stacked,
+            sum(probabilities) / max(len(probabilities), 1),
+            min(probabilities, default=1.0),
+            tuple(words),
         )
 
     def _extend(self, prefix: Prefix, embeddings: Tensor) -> Tensor:

@@ -17,19 +17,23 @@ from transformers import PreTrainedTokenizerFast
 from medsegr.model.tokens import END, PHRASE_END, PHRASE_START, SEG, token_id
 
 DENIAL = "No"
-GOES_ON = (" and", ",", ".", ";")
+GOES_ON = (" and", " with", ",", ".", ";")
 """How an answer may go on after a `[SEG]` without saying anything about the structure."""
+ADDS = (" and", " with", ",")
+"""Those of them after which another structure is outlined."""
 OUTLINED = (" is outlined", " are outlined")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`phrases` that may stand between `<p>` and `</p> [SEG]` (empty: any); `sure_denial`: an answer may begin with "No" only if
+    """`phrases` that may stand between `<p>` and `</p> [SEG]`, each once (empty: any); `most`: so many structures may be outlined
+    (0: any number); `sure_denial`: an answer may begin with "No" only if
     that word's probability is at least this, and `sure_words`: no later word of such an answer may be less likely (whoever
     generates looks back at it: `Generated.weakest`); `reasons`: what may be said of a phrase right after its `[SEG]`; it ends the
     answer (a phrase that is missing: anything)."""
 
     phrases: tuple[str, ...] = ()
+    most: int = 0
     sure_denial: float = 0.0
     sure_words: float = 0.0
     reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -48,7 +52,9 @@ class Guide:
         self.denial = self._spell(DENIAL)[0]
         self.stop = token_id(tokenizer, END)
         self.goes_on = {self.stop, *(self._spell(text)[0] for text in GOES_ON)}
-        self.paths = [[*self._spell(phrase), self.end, *self._spell(f" {SEG}")] for phrase in limits.phrases]
+        self.adds = {self._spell(text)[0] for text in ADDS}
+        self.paths = {p: [*self._spell(p), self.end, *self._spell(f" {SEG}")] for p in limits.phrases}
+        self.said: set[str] = set()
         self.first = True
         self.phrase = ""
         self.drawn = 0
@@ -77,11 +83,13 @@ class Guide:
     def _nexts(self) -> set[int] | None:
         """Tokens that may come next; None: any."""
         if self.inside is not None and self.paths:
-            return _continuations(self.paths, self.inside)
+            left = [path for phrase, path in self.paths.items() if phrase not in self.said]
+            return _continuations(left or list(self.paths.values()), self.inside)
         if self.tail is None:
             return None
         nexts = _continuations(self.tails, self.tail)
-        return nexts if self.tail else nexts | self.goes_on
+        full = self.limits.most and self.drawn >= self.limits.most
+        return nexts if self.tail else nexts | (self.goes_on - self.adds if full else self.goes_on)
 
     def step(self, token: int) -> None:
         """The token that was chosen."""
@@ -94,6 +102,7 @@ class Guide:
             self.inside, self.phrase = [], ""
         elif token == self.seg:
             self.inside = None
+            self.said.add(self.phrase)
             if self.phrase in self.limits.reasons:
                 known = (
                     self.limits.reasons[self.phrase] if self.drawn == 0 else ()

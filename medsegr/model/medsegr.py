@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from medsegr.model.context import GlobalContext
+from medsegr.model.cross_attention import contexts, new_grounding
 from medsegr.model.encoder import ConvEncoder, ImageFeatures
-from medsegr.model.grounding import Grounding, Masks
+from medsegr.model.grounding import Masks
 from medsegr.model.losses import LossWeights, dice_loss, hard_dice, mask_bce
 from medsegr.model.packing import Packed
 from medsegr.model.presets import ModelConfig
@@ -70,7 +71,7 @@ class MedSegR(nn.Module):
         self.config = config
         self.encoder = ConvEncoder(config)
         self.context = GlobalContext(config, tokenizer)
-        self.grounding = Grounding(config)
+        self.grounding = new_grounding(config)
 
     def normalise(self, rgb: Tensor) -> Tensor:
         """uint8 [B, S, S, 3] -> float [B, 3, S, S] as the encoder expects."""
@@ -79,11 +80,17 @@ class MedSegR(nn.Module):
     def forward(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
         """Losses by name; "loss" is their weighted sum."""
         features = self.encoder(batch.pixels)
-        hidden, text = self.context(features.context, batch.packed, batch.question_states)
+        read = self.context.read(features.context, batch.packed, batch.question_states)
+        hidden = read[:, features.context.shape[1] :]
+        text = self.context.text_loss(hidden, batch.packed)
         losses = {"text": text, **_overview_loss(features, batch.present)}
         if batch.decode_query.numel():
             offset = 0 if self.config.seg_state == "token" else 1
-            states = hidden[batch.seg_row, batch.seg_column - offset]
+            column = batch.seg_column - offset
+            if self.config.grounding_head == "cross_attention":
+                states = contexts(read, batch.packed.segment, batch.seg_row, column)
+            else:
+                states = hidden[batch.seg_row, column]
             prompts = self.grounding.project(states)
             masks = self.grounding.decode(
                 features, batch.decode_image, prompts[batch.decode_query], batch.points, batch.point_labels
@@ -92,7 +99,10 @@ class MedSegR(nn.Module):
             names, named = self.grounding.names.weight, batch.seg_target >= 0
             finished = not names.requires_grad  # in the language stage: what the vision stage has learnt
             if finished and bool(named.any()):
-                losses["names"] = F.mse_loss(prompts[named].float(), names[batch.seg_target[named]].float())
+                own = prompts[named].flatten(1)[
+                    :, -names.shape[1] :
+                ]  # the last token of a context, or all of a prompt
+                losses["names"] = F.mse_loss(own.float(), names[batch.seg_target[named]].float())
         losses["loss"] = weights.total(losses)
         return losses
 
@@ -134,7 +144,7 @@ class MedSegR(nn.Module):
         points: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Masks:
-        """Every state on every image of `features`: masks ordered image-major, N = B * n_states.
+        """Every state, or context of `cross_attention`, on every image of `features`: masks image-major, N = B * n_states.
 
         points [P, 2] as (x, y) in the model's square and labels [P] hold for all of them.
         """
@@ -143,7 +153,11 @@ class MedSegR(nn.Module):
         if points is None or labels is None:
             points, labels = states.new_zeros((1, 2)), -torch.ones(1, device=states.device)
         masks: Masks = self.grounding(
-            features, index, states.repeat(b, 1), points.expand(b * n, -1, -1), labels.expand(b * n, -1)
+            features,
+            index,
+            states.repeat(b, *[1] * (states.ndim - 1)),
+            points.expand(b * n, -1, -1),
+            labels.expand(b * n, -1),
         )
         return masks
 

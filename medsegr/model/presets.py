@@ -19,7 +19,9 @@ class ModelConfig:
     `encoder_channels` are the widths at strides 2, 4, 8, 16 and 32; `encoder_blocks` the residual blocks at strides 4..32;
     `pixel_widths` the widths of the way back up, at strides 16, 8, 4 and 2.
     `question_encoder` is "minilm" (frozen sentence encoder) or "scratch" (the language model's own embeddings).
+    `calibration` has slope, offset and the weight of the words (0 if it has two numbers only), see `medsegr.training.calibrate`.
     `seg_state` is "token" (state at `[SEG]`) or "predicting" (state just before it, as LISA does).
+    `grounding_head` is "seg_tokens" (a `[SEG]` state is a prompt) or "cross_attention" (the image attends to all that was read).
     """
 
     image_size: int = 256
@@ -39,11 +41,12 @@ class ModelConfig:
     sentence_encoder: str = SENTENCE_ENCODER
     sentence_encoder_sha256: str = SENTENCE_ENCODER_SHA256
     seg_state: str = "token"
+    grounding_head: str = "seg_tokens"
     max_new_tokens: int = 160
     pixel_mean: float = 0.35
     pixel_std: float = 0.28
     targets: tuple[str, ...] = ()
-    calibration: tuple[float, float] = (1.0, 0.0)
+    calibration: tuple[float, ...] = (1.0, 0.0, 0.0)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

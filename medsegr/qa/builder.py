@@ -15,6 +15,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from medsegr.errors import MedSegRError
+from medsegr.qa import abilities
 from medsegr.qa.facts import Concept, Fact, KnowledgeBase, load_knowledge
 from medsegr.qa.folders import read_labelled_sets
 from medsegr.qa.reader import write_qa
@@ -30,7 +31,8 @@ class Mix:
     """Weights of the first question's kind (kinds that an image does not allow are left out), and shares in
     [0, 1]: conversations of two or three turns, absent structures in follow-ups and among several names,
     facts in place of names where both are possible, synonyms in explicit questions, images drawn evenly
-    rather than by the number of their targets."""
+    rather than by the number of their targets, follow-ups about what was just found, absent structures in
+    comparisons, counts and sides."""
 
     explicit: float = 0.28
     implicit: float = 0.40
@@ -38,12 +40,17 @@ class Mix:
     all: float = 0.05
     absent_same_set: float = 0.22
     absent_elsewhere: float = 0.07
+    comparison: float = 0.05
+    count: float = 0.03
+    side: float = 0.04
     several_turns: float = 0.35
     absent_follow_up: float = 0.12
     absent_in_multi: float = 0.3
     described: float = 0.5
     synonym: float = 0.15
     even_images: float = 0.4
+    about_before: float = 0.45
+    absent_measured: float = 0.12
 
 
 def build(
@@ -120,6 +127,9 @@ def _first_turn(asker: Asker, mix: Mix) -> Turn:
         "all": bool(scene.everything) or scene.source.exhaustive,
         "absent_same_set": bool(scene.missing),
         "absent_elsewhere": bool(scene.impossible),
+        "comparison": bool(_comparable(scene)),
+        "count": bool(_countable(scene.present)),
+        "side": bool(_sideless(scene.present)),
     }
     kinds = [kind for kind, allowed in possible.items() if allowed]
     weights = [getattr(mix, kind) for kind in kinds]
@@ -132,12 +142,20 @@ def _first_turn(asker: Asker, mix: Mix) -> Turn:
         return asker.implicit(asker.pick([n for n in scene.present if asker.facts(n)]))
     if kind == "multi":
         return _multi(asker, mix)
+    if kind == "comparison":
+        return _comparison(asker, mix)
+    if kind in {"count", "side"}:
+        choose, ask = (_countable, asker.count) if kind == "count" else (_sideless, asker.locate)
+        absent = choose(scene.missing) if rng.random() < mix.absent_measured else []
+        return ask(asker.pick(absent or choose(scene.present)))
     return asker.all() if kind == "all" else _absent(asker, mix, kind)
 
 
 def _follow_up(asker: Asker, mix: Mix, turns: Sequence[Turn]) -> list[Turn]:
     """One more question, or none where nothing is left to ask."""
     scene, rng = asker.scene, asker.rng
+    if rng.random() < mix.about_before and (about := _about_before(asker, turns[-1])):
+        return [about]
     pair = _pair_before(asker, turns[-1])
     if pair and rng.random() < 0.6:
         side = rng.choice(sorted(pair))
@@ -157,6 +175,68 @@ def _follow_up(asker: Asker, mix: Mix, turns: Sequence[Turn]) -> list[Turn]:
     if asker.facts(name) and rng.random() < mix.described:
         return [asker.implicit(name, follow=True)]
     return [asker.explicit(name, follow=True)]
+
+
+def _about_before(asker: Asker, turn: Turn) -> Turn | None:
+    """A question about what the last answer outlined, where it makes sense."""
+    scene, rng = asker.scene, asker.rng
+    names = [target.label for target in turn.targets]
+    if turn.absent:
+        return None
+    if len(names) == 2 and turn.kind == "multi":
+        return asker.comparison_follow(names)
+    if len(names) != 1:
+        return None
+    name = names[0]
+    beside = abilities.neighbours(scene.places, name) if name in scene.places else {}
+    possible = {
+        "why": 0 if turn.kind == "why" else 2,
+        "side": 2 if turn.kind != "side" and _sideless(names) else 0,
+        "count": 3 if turn.kind != "count" and _countable(names) else 0,
+        "beside": 3 if beside else 0,
+    }
+    if not any(possible.values()):
+        return None
+    kind = rng.choices(list(possible), list(possible.values()))[0]
+    if kind == "why":
+        return asker.why(turn)
+    if kind == "beside":
+        direction = rng.choice(sorted(beside))
+        return asker.beside(direction, beside[direction])
+    return asker.locate(name, follow=True) if kind == "side" else asker.count(name, follow=True)
+
+
+def _countable(names: Sequence[str]) -> list[str]:
+    """Structures whose pieces can be counted."""
+    return [name for name in names if name in abilities.COUNTED]
+
+
+def _sideless(names: Sequence[str]) -> list[str]:
+    """Structures whose name does not say its side."""
+    return [name for name in names if not {"left", "right"} & set(name.split())]
+
+
+def _comparison(asker: Asker, mix: Mix) -> Turn:
+    """Two structures that have nothing in common: the halves of a pair half of the time, or one that is absent."""
+    scene, rng = asker.scene, asker.rng
+    pairs = [n for n in abilities.PAIRS if n in scene.present and len(parts(asker.knowledge[n], scene)) == 2]
+    if pairs and rng.random() < 0.5:
+        pair = rng.choice(pairs)
+        halves = list(parts(asker.knowledge[pair], scene).values())
+        shown = [n for n in halves if n in scene.present]
+        if shown:
+            return asker.comparison(shown, [n for n in halves if n not in shown], pair)
+    names = _comparable(scene)
+    one = asker.pick(names)
+    lacking = [n for n in scene.missing if scene.apart(n, one)]
+    if lacking and rng.random() < mix.absent_measured:
+        return asker.comparison([one], [rng.choice(lacking)])
+    return asker.comparison([one, rng.choice([n for n in names if scene.apart(n, one)])])
+
+
+def _comparable(scene: Scene) -> list[str]:
+    """Structures that have nothing in common with some other one in the image."""
+    return [n for n in scene.places if any(scene.apart(n, other) for other in scene.places)]
 
 
 def _pair_before(asker: Asker, turn: Turn) -> dict[str, str]:
@@ -189,22 +269,17 @@ def _telling(facts: Sequence[Fact], kind: str) -> list[Fact]:
 
 def _can_list(scene: Scene) -> bool:
     return bool(scene.present) and (
-        bool(scene.missing)
-        or any(_disjoint(scene, a, b) for a, b in itertools.combinations(scene.present, 2))
+        bool(scene.missing) or any(scene.apart(a, b) for a, b in itertools.combinations(scene.present, 2))
     )
-
-
-def _disjoint(scene: Scene, one: str, other: str) -> bool:
-    return set(scene.source.targets[one]).isdisjoint(scene.source.targets[other])
 
 
 def _multi(asker: Asker, mix: Mix) -> Turn:
     scene, rng = asker.scene, asker.rng
     size = rng.choice((2, 2, 3))
-    starts = [n for n in scene.present if any(_disjoint(scene, n, other) for other in scene.present)]
+    starts = [n for n in scene.present if any(scene.apart(n, other) for other in scene.present)]
     present = [asker.pick(starts or scene.present)]
     for name in rng.sample(scene.present, len(scene.present)):
-        if len(present) < size and all(_disjoint(scene, name, other) for other in present):
+        if len(present) < size and all(scene.apart(name, other) for other in present):
             present.append(name)
     absent: list[str] = []
     if scene.missing and (len(present) < 2 or rng.random() < mix.absent_in_multi):

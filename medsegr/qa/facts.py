@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ import yaml
 from medsegr.errors import MedSegRError
 
 KNOWLEDGE = Path(__file__).parent / "knowledge"
+MORE = KNOWLEDGE / "more"
+"""Further facts about concepts of `KNOWLEDGE`, in lists by kind; see `read_more_facts`."""
+MORE_SOURCE = "general medical and dental textbooks"
 REGIONS = (
     "abdomen",
     "brain",
@@ -64,6 +67,11 @@ class Fact:
     text: str
     source: str
     held_out: bool
+
+    @property
+    def only_asked(self) -> bool:
+        """Whether the fact comes from `MORE`: written to be understood in a question, not to be read in an answer."""
+        return ".more." in self.id
 
 
 @dataclass(frozen=True)
@@ -184,11 +192,42 @@ def load_knowledge(extra: Path | None = None) -> KnowledgeBase:
                     "expected one entry."
                 )
             concepts[concept.name], origin[concept.name] = concept, path
+    for path in sorted(MORE.glob("*.yaml")):
+        for name, facts in read_more_facts(path).items():
+            if origin.get(name, KNOWLEDGE).parent == KNOWLEDGE:  # a replaced entry stands as it is
+                concepts[name] = replace(concepts[name], facts=(*concepts[name].facts, *facts))
     return KnowledgeBase(concepts)
+
+
+def read_more_facts(path: Path) -> dict[str, tuple[Fact, ...]]:
+    """Facts by the name of their concept: entries of `about`, `facts` and `held_out`, the latter two lists of texts by kind; ids
+    are `name.more.1` and so on. Raises `MedSegRError` naming the file and the entry that is wrong."""
+    found: dict[str, tuple[Fact, ...]] = {}
+    for number, entry in enumerate(_entries(path), start=1):
+        where = f"{path.name}, entry {number}"
+        row = _row(entry, where)
+        name = _text(row, "about", where)
+        facts: list[Fact] = []
+        for key in ("facts", "held_out"):
+            for kind, texts in _row(row.get(key, {}), f"{where}, {key}").items():
+                if kind not in FACT_KINDS or not isinstance(texts, list):
+                    raise MedSegRError(
+                        f"{where}, {key}: '{kind}' is no list of facts of one kind; expected {', '.join(FACT_KINDS)}."
+                    )
+                for text in texts:
+                    identifier = f"{name.replace(' ', '_')}.more.{len(facts) + 1}"
+                    words = _text({"text": text}, "text", where).rstrip(".")
+                    facts.append(Fact(identifier, kind, words, MORE_SOURCE, key == "held_out"))
+        found[name] = tuple(facts)
+    return found
 
 
 def read_knowledge(path: Path) -> list[Concept]:
     """Concepts of one YAML file; raises `MedSegRError` naming the file and the entry that is wrong."""
+    return [_concept(entry, f"{path.name}, entry {n}") for n, entry in enumerate(_entries(path), start=1)]
+
+
+def _entries(path: Path) -> list[object]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -199,7 +238,7 @@ def read_knowledge(path: Path) -> list[Concept]:
         return []
     if not isinstance(entries, list):
         raise MedSegRError(f"{path} holds a {type(entries).__name__}; expected a list of entries.")
-    return [_concept(entry, f"{path.name}, entry {n}") for n, entry in enumerate(entries, start=1)]
+    return entries
 
 
 def _concept(entry: object, where: str) -> Concept:

@@ -142,8 +142,12 @@ def read_labelled_set(folder: Path) -> LabelledSet:
 
 
 def value_counts(mask: Path) -> NDArray[np.int64]:
-    """Pixels of each value of a label image, [256] int64; raises `MedSegRError` for anything but an 8-bit
-    label image."""
+    """Pixels of each value of a label image, [256] int64; raises like `read_labels`."""
+    return np.bincount(read_labels(mask).ravel(), minlength=256)
+
+
+def read_labels(mask: Path) -> NDArray[np.integer[Any]]:
+    """A label image [H, W] with values 0 to 255; raises `MedSegRError` for anything else."""
     try:
         with Image.open(mask) as image:
             labels = np.asarray(image)
@@ -158,4 +162,4 @@ def value_counts(mask: Path) -> NDArray[np.int64]:
             f"{mask} is {labels.dtype} of shape {labels.shape}; expected one channel of integers from 0 "
             "to 255."
         )
-    return np.bincount(labels.ravel(), minlength=256)
+    return labels

@@ -6,11 +6,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegr.qa.abilities import Place
 from medsegr.qa.absence import impossible_targets
 from medsegr.qa.facts import Concept, KnowledgeBase
-from medsegr.qa.folders import LabelledImage, LabelledSet, value_counts
+from medsegr.qa.folders import LabelledImage, LabelledSet, read_labels, value_counts
 from medsegr.qa.phrasing import study_name
 from medsegr.qa.schema import Conversation, Target, Turn
 
@@ -38,6 +43,21 @@ class Scene:
     def askable(self) -> bool:
         """Whether any question has a known answer: an empty label map of an unexhaustive set tells nothing."""
         return bool(self.present or self.missing or self.impossible)
+
+    def apart(self, one: str, other: str) -> bool:
+        """Whether two targets of the set share no mask value; what the set does not draw is apart from everything."""
+        values = self.source.targets
+        return set(values.get(one, ())).isdisjoint(values.get(other, ()))
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where the present structures that contain no other lie; read from the label image at the first use."""
+        sums = _value_sums(self.image.mask)
+        found = {}
+        for name in self.source.leaves(self.present):
+            pixels, rows, columns = sums[:, list(self.source.targets[name])].sum(axis=1).tolist()
+            found[name] = Place(rows / pixels, columns / pixels, pixels / sums[0].sum())
+        return found
 
     def target(self, name: str) -> Target:
         """The mask of a present target."""
@@ -123,6 +143,17 @@ def parts(concept: Concept, scene: Scene) -> dict[str, str]:
     """Sides of a pair that can be asked for in this image: side to target name."""
     known = {*scene.present, *scene.missing}
     return {side: name for side, name in concept.parts.items() if side in {"left", "right"} and name in known}
+
+
+@lru_cache(maxsize=512)
+def _value_sums(mask: Path) -> NDArray[np.float64]:
+    """[3, 256]: pixels of each value of a label image, and the sums of their rows and columns, both in [0, 1]."""
+    labels = read_labels(mask)
+    height, width = labels.shape
+    rows = np.broadcast_to((np.arange(height) / height)[:, None], labels.shape)
+    columns = np.broadcast_to(np.arange(width) / width, labels.shape)
+    weights = (None, rows.ravel(), columns.ravel())
+    return np.stack([np.bincount(labels.ravel(), w, minlength=256).astype(np.float64) for w in weights])
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -11,7 +11,10 @@ from typing import Any, Literal, get_args
 
 from medsegr.errors import QAFileError
 
-Kind = Literal["explicit", "implicit", "multi", "all", "absent_same_set", "absent_elsewhere"]
+Kind = Literal[
+    "explicit", "implicit", "multi", "all", "absent_same_set", "absent_elsewhere",
+    "comparison", "count", "side", "why", "neighbour",
+]  # fmt: skip
 KINDS: tuple[str, ...] = get_args(Kind)
 SPLITS = ("train", "val", "test")
 MODALITIES = ("CT", "MR", "XR", "US", "FUNDUS", "DERM", "PHOTO", "MICRO")

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medsegr.qa import phrasing
+from medsegr.qa import abilities, phrasing
 from medsegr.qa.facts import Concept, Fact, KnowledgeBase
 from medsegr.qa.scenes import Scene
 from medsegr.qa.schema import Turn
@@ -52,10 +52,19 @@ class Asker:
             chosen.id,
         )
 
-    def absent(self, name: str, kind: str, fact: Fact | None = None, follow: bool = False) -> Turn:
-        """An absent structure, by name or, given a fact, by that."""
+    def absent(
+        self,
+        name: str,
+        kind: str,
+        fact: Fact | None = None,
+        follow: bool = False,
+        question: str | None = None,
+    ) -> Turn:
+        """An absent structure, by name or, given a fact, by that, or in words of one's own."""
         concept = self.knowledge[name]
-        if fact is None:
+        if question:
+            pass
+        elif fact is None:
             question = phrasing.explicit_question(self.rng, concept, self.scene.study, follow)
         else:
             question = phrasing.implicit_question(self.rng, concept, fact.text, follow)
@@ -97,6 +106,51 @@ class Asker:
         return Turn(
             question, phrasing.absent_answer(concept, self.scene.study), (), "absent_same_set", None, (name,)
         )
+
+    def comparison(self, present: Sequence[str], absent: Sequence[str] = (), pair: str | None = None) -> Turn:
+        """Which of two named structures is larger; `pair` is what both are parts of."""
+        one, other = self._concepts(self.rng.sample([*present, *absent], 2))
+        question = abilities.comparison_question(self.rng, one, other, self.scene.study, pair)
+        shown = [c for c in (one, other) if c.name in present]
+        answer = abilities.comparison_answer(shown, self._concepts(absent))
+        targets = tuple(self.scene.target(c.name) for c in shown)
+        return Turn(question, answer, targets, "comparison", None, tuple(absent))
+
+    def comparison_follow(self, names: Sequence[str]) -> Turn:
+        """After an answer with two structures: which is larger, in the order of that answer."""
+        answer = abilities.comparison_answer(self._concepts(names), [])
+        question = self.rng.choice(abilities.COMPARE_FOLLOW)
+        return Turn(question, answer, tuple(map(self.scene.target, names)), "comparison")
+
+    def count(self, name: str, follow: bool = False) -> Turn:
+        """How many pieces of a structure there are; it may be absent."""
+        concept = self.knowledge[name]
+        words = self.rng.choice(abilities.COUNT_FOLLOW) if follow else None
+        question = words or abilities.count_question(self.rng, concept, self.scene.study)
+        if name not in self.scene.present:
+            return self.absent(name, "absent_same_set", question=question)
+        return Turn(question, abilities.count_answer(concept), (self.scene.target(name),), "count")
+
+    def locate(self, name: str, follow: bool = False) -> Turn:
+        """Left or right; the structure may be absent."""
+        concept = self.knowledge[name]
+        words = self.rng.choice(abilities.SIDE_FOLLOW) if follow else None
+        question = words or abilities.side_question(self.rng, concept, self.scene.study)
+        if name not in self.scene.present:
+            return self.absent(name, "absent_same_set", question=question)
+        return Turn(question, abilities.side_answer(concept), (self.scene.target(name),), "side")
+
+    def why(self, before: Turn) -> Turn:
+        """The reason after an answer about one structure."""
+        name = before.targets[0].label
+        answer = abilities.why_answer(self.knowledge[name], before.kind == "implicit")
+        return Turn(self.rng.choice(abilities.WHY), answer, (self.scene.target(name),), "why")
+
+    def beside(self, direction: str, name: str) -> Turn:
+        """The neighbour `name` of the structure asked for before."""
+        question = self.rng.choice(abilities.BESIDE[direction])
+        concept = self.knowledge[name]
+        return Turn(question, phrasing.explicit_answer(concept), (self.scene.target(name),), "neighbour")
 
     def _concepts(self, names: Sequence[str]) -> list[Concept]:
         return [self.knowledge[name] for name in names]

@@ -1,10 +1,15 @@
-"""Confidence: a logistic curve from the decoder's quality score to P(Dice >= 0.7), fitted on patients kept out of training."""
+"""Confidence: a logistic curve from the mask decoder's quality score and the probability of the answer's words to P(Dice >= 0.7).
+
+It is fitted on patients kept out of training, half of it on facts that were kept out as well: a model is surer of what it was
+told than of what it has to work out.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import math
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,46 +18,81 @@ from sklearn.linear_model import LogisticRegression
 
 from medsegr.evaluation.metrics import dice
 from medsegr.predictor import Predictor
+from medsegr.qa.schema import Turn
 from medsegr.training.images import Case
 
 GOOD_DICE = 0.7
+FACTS_KEPT = 0.08
+"""Share of the training facts that are kept for the confidence."""
 
 
 def kept_for_calibration(case: Case, share: float) -> bool:
     """Whether this patient is in the calibration share; depends on nothing but set and patient."""
-    digest = hashlib.sha256(f"{case.dataset}/{case.patient_id}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32 < share
+    return _fraction(f"{case.dataset}/{case.patient_id}") < share
 
 
-def fit_curve(scores: Sequence[float], good: Sequence[bool]) -> tuple[float, float]:
-    """Slope and offset of P(good) = sigmoid(slope * score + offset); identity where only one outcome was seen."""
+def fact_kept(fact: str | None, share: float = FACTS_KEPT) -> bool:
+    """Whether this fact is kept for the confidence; depends on nothing but its id."""
+    return fact is not None and _fraction(f"fact/{fact}") < share
+
+
+def without_kept_facts(case: Case) -> Case:
+    """The case without the conversations that ask by a fact kept for the confidence; as it is if nothing would be left."""
+    left = tuple(c for c in case.conversations if not any(fact_kept(turn.fact) for turn in c.turns))
+    return replace(case, conversations=left) if left else case
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+
+
+def fit_curve(scores: Sequence[tuple[float, float]], good: Sequence[bool]) -> tuple[float, float, float]:
+    """Slope, offset and weight of P(good) = sigmoid(slope * quality + weight * words + offset) for scores (quality, words);
+    identity in the quality where only one outcome was seen."""
     if len(set(good)) < 2:
-        return 1.0, 0.0
-    fitted = LogisticRegression(C=1e3).fit(np.asarray(scores).reshape(-1, 1), np.asarray(good))
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+        return 1.0, 0.0, 0.0
+    fitted = LogisticRegression(C=1e3).fit(np.asarray(scores), np.asarray(good))
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0]), float(fitted.coef_[0, 1])
 
 
-def quality_scores(
-    predictor: Predictor, cases: Sequence[Case], per_case: int = 6
-) -> tuple[list[float], list[bool]]:
-    """Ask each case's single-target questions; the quality logit of every finding and whether its Dice is good."""
-    slope, offset = predictor.config.calibration
-    scores: list[float] = []
+def finding_scores(
+    predictor: Predictor, cases: Sequence[Case], per_case: int = 8, seed: int = 1
+) -> tuple[list[tuple[float, float]], list[bool]]:
+    """Ask each case first questions, `per_case` at most: by names, by facts that were kept, and about what is absent. The scores
+    of every single finding and whether its Dice is good (never, for something absent)."""
+    scores: list[tuple[float, float]] = []
     good: list[bool] = []
+    rng = random.Random(seed)
     for case in cases:
         predictor.set_image(case.rgb)
-        asked = [c.turns[0] for c in case.conversations if len(c.turns[0].targets) == 1]
-        for turn in list({t.targets[0].label: t for t in asked}.values())[:per_case]:
-            truth: NDArray[np.bool_] = np.isin(case.labels, turn.targets[0].value)
-            for finding in predictor.ask(turn.question).findings:
-                p = min(max(finding.confidence, 1e-6), 1 - 1e-6)
-                scores.append((math.log(p / (1 - p)) - offset) / slope)
-                good.append(dice(finding.mask, truth) >= GOOD_DICE)
+        for turn in _questions(case, per_case, rng):
+            values = [v for target in turn.targets for v in target.value]
+            truth: NDArray[np.bool_] = np.isin(case.labels, values)
+            findings = predictor.ask(turn.question).findings
+            if len(findings) == 1:
+                scores.append(findings[0].scores)
+                good.append(bool(values) and dice(findings[0].mask, truth) >= GOOD_DICE)
     return scores, good
 
 
-def calibrate(directory: Path, cases: Sequence[Case], device: str = "cpu") -> tuple[float, float, int]:
-    """Slope, offset and number of findings they were fitted on, for the checkpoint in `directory`."""
-    scores, good = quality_scores(Predictor.from_pretrained(directory, device), cases)
-    slope, offset = fit_curve(scores, good)
-    return slope, offset, len(scores)
+def _questions(case: Case, count: int, rng: random.Random) -> list[Turn]:
+    """Two fifths by name, two fifths by kept facts (or any, where too few were drawn), the rest about what is absent."""
+    first = [c.turns[0] for c in case.conversations]
+    by_name = [t for t in first if t.kind == "explicit"]
+    described = [t for t in first if t.kind == "implicit"]
+    described.sort(key=lambda t: not fact_kept(t.fact))  # the kept ones first
+    absent = [t for t in first if t.kind.startswith("absent")]
+    share = count * 2 // 5
+    named = rng.sample(by_name, min(share, len(by_name)))
+    kept = [t for t in described if fact_kept(t.fact)]
+    told = rng.sample(kept, min(share, len(kept))) or described[:1]
+    lacking = rng.sample(absent, min(count - 2 * share, len(absent)))
+    return [*named, *told, *lacking]
+
+
+def calibrate(
+    directory: Path, cases: Sequence[Case], device: str = "cpu"
+) -> tuple[tuple[float, float, float], int]:
+    """Slope, offset and weight of the words, and the number of findings behind them, for the checkpoint in `directory`."""
+    scores, good = finding_scores(Predictor.from_pretrained(directory, device), cases)
+    return fit_curve(scores, good), len(scores)

@@ -25,7 +25,7 @@ from medsegr.qa.reader import read_qa
 from medsegr.qa.schema import Conversation
 from medsegr.training.augment import NONE, Augmentation
 from medsegr.training.batches import Sampler, Sampling
-from medsegr.training.calibrate import calibrate, kept_for_calibration
+from medsegr.training.calibrate import calibrate, kept_for_calibration, without_kept_facts
 from medsegr.training.card import model_card
 from medsegr.training.images import load_cases
 from medsegr.training.record import run_record
@@ -159,6 +159,8 @@ def run(options: PretrainOptions) -> Path:
     cases = load_cases(conversations, root, model.config.image_size)
     kept = [case for case in cases if kept_for_calibration(case, options.calibration_share)]
     cases = [case for case in cases if not kept_for_calibration(case, options.calibration_share)]
+    if options.stage != "vision" and kept:
+        cases = [without_kept_facts(case) for case in cases]
     if not cases:
         raise MedSegRError(
             f"All {len(kept)} images belong to patients kept out to fit the confidence; expected a smaller --calibration-share."
@@ -184,13 +186,14 @@ def run(options: PretrainOptions) -> Path:
     meta = run_record(options, model, cases, clock, losses)
     save_checkpoint(model, options.out, meta, model_card(meta, conversations))
     if kept and options.stage != "vision":
-        slope, offset, count = calibrate(options.out, kept, options.device)
-        model.config = with_calibration(model.config, slope, offset)
+        (slope, offset, words), count = calibrate(options.out, kept, options.device)
+        model.config = with_calibration(model.config, slope, offset, words)
         meta["calibration"] = {
             "patients_kept_out": len({c.patient_id for c in kept}),
             "findings": count,
             "slope": slope,
             "offset": offset,
+            "words": words,
         }
         save_checkpoint(model, options.out, meta, model_card(meta, conversations))
     return options.out

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from medsegr.errors import CheckpointError
+from medsegr.model.large.presets import LARGE_PRESETS, no_adapter
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "embedded"
 MAX_TARGETS = 255
@@ -16,6 +17,8 @@ MAX_TARGETS = 255
 
 def checkpoint_folder(name_or_dir: str) -> Path:
     """The directory of a checkpoint, or of the weights that ship for "embedded"; raises `CheckpointError`."""
+    if name_or_dir in LARGE_PRESETS:
+        raise no_adapter(name_or_dir)
     folder = EMBEDDED if name_or_dir == "embedded" else Path(name_or_dir).expanduser().resolve()
     if not folder.is_dir():
         raise CheckpointError(

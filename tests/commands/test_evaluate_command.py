@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from medsegr import cli
+from medsegr.commands.evaluate import tables
 from medsegr.errors import MedSegRError
 from medsegr.evaluation import run as run_module
 from medsegr.predictor import Finding, Reply
 from medsegr.qa.reader import write_qa
 from medsegr.qa.schema import Conversation, Target, Turn
+from medsegr.reply import Measured
 
 runner = CliRunner()
 
@@ -27,6 +31,7 @@ class Upper:
     version, config, scales = "upper-1", "tiny", (1.0,)
     meta: dict[str, Any] = {}
     shape = (0, 0)
+    measured: Measured | None = None
 
     def set_image(self, image: Any, modality: str | None = None) -> None:
         self.shape = image.pixels.shape[:2]
@@ -36,7 +41,11 @@ class Upper:
             return Reply("No spleen is visible in this abdominal CT.", (), {})
         mask = np.zeros(self.shape, bool)
         mask[: self.shape[0] // 2] = True
-        return Reply("The liver is outlined.", (Finding("liver", "liver", mask, 0.9),), {})
+        text = "The liver is outlined."
+        found = (Finding("liver", "liver", mask, 0.9),)
+        return Reply(
+            f"{text} {self.measured.text}" if self.measured else text, found, {}, measured=self.measured
+        )
 
 
 @pytest.fixture
@@ -91,3 +100,76 @@ def test_refusals(file: Path) -> None:
     runner.invoke(cli.app, ["evaluate", "--qa", str(file), "--out", out])
     result = runner.invoke(cli.app, ["evaluate", "--qa", str(file), "--out", out, "--every", "2"])
     assert isinstance(result.exception, MedSegRError) and "every 1, not 2" in str(result.exception)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A labelled folder of six abdominal CT slices: a liver in the upper half, off the middle; in one, a spleen in the
+    middle below it."""
+
+    class Left(Upper):
+        measured = Measured("side", "left", "Here it lies in the upper left of the image.")
+
+    monkeypatch.setattr(run_module, "Predictor", SimpleNamespace(from_pretrained=lambda name, device: Left()))
+    base = tmp_path / "data" / "toy"
+    for name in ("images", "masks"):
+        (base / name).mkdir(parents=True)
+    for n in range(6):
+        labels = np.zeros((16, 16), np.uint8)
+        labels[:8, :12] = 1
+        labels[12:, 6:10] = 2 if n == 0 else 0
+        Image.fromarray(labels).save(base / "masks" / f"{n}.png")
+        Image.fromarray(labels * 90).save(base / "images" / f"{n}.png")
+    record = {
+        "name": "toy", "modality": "CT", "region": "abdomen", "targets": {"liver": [1], "spleen": [2]},
+        "labels_are_exhaustive": True, "licence": "CC0", "licence_class": "permissive",
+        "images": {str(n): {"patient_id": f"p{n}", "split": "val"} for n in range(6)},
+    }  # fmt: skip
+    (base / "dataset.json").write_text(json.dumps(record))
+    return tmp_path / "data"
+
+
+def test_abilities_of_a_folder(folder: Path) -> None:
+    out = folder.parent / "out"
+    arguments = ["evaluate", "--data", str(folder), "--abilities", "--out", str(out)]
+    result = runner.invoke(cli.app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "upper-1: abilities" in result.output
+    rows: dict[str, list[str]] = {}
+    for line in result.output.splitlines():
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        if len(cells) == 7 and cells[0]:
+            rows[cells[0]] = cells[1:]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["abilities"] and set(rows) == set(metrics["by_kind"])
+    assert set(rows) == {"explicit", "everything", "side", "reason asked for", "comparison", "neighbour"}
+    # n, dice, measured, listed, reason, chose: the upper half has 128 pixels, the liver 96 of them
+    assert rows["side"][:4] == ["6", "0.857", "1.000", "-"]
+    listed = metrics["by_kind"]["everything"]["figures"]["listed"]["value"]
+    assert listed == pytest.approx((5 + 2 / 3) / 6) and rows["everything"][3] == f"{listed:.3f}"
+    assert rows["comparison"][2] == "0.000", "a comparison was not measured"
+    again = runner.invoke(cli.app, ["evaluate", "--data", str(folder), "--out", str(out)])
+    assert isinstance(again.exception, MedSegRError) and "abilities True, not False" in str(again.exception)
+
+
+def test_follow_ups_are_shown_turn_by_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    turns = {f"turn {n}": {"dice": 1 - 0.25 * n, "n": 4} for n in (1, 2, 3)}
+    metrics = {"checkpoint": "toy-1", "abilities": True, "by_kind": {}, "follow_ups": turns}
+    (table,) = tables(metrics)
+    Console(width=120).print(table)
+    lines = [
+        line.split("│")[1:4] for line in capsys.readouterr().out.splitlines() if "of three by name" in line
+    ]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["turn 1 of three by name", "4", "0.750"],
+        ["turn 2 of three by name", "4", "0.500"],
+        ["turn 3 of three by name", "4", "0.250"],
+    ]
+
+
+def test_abilities_of_a_file_are_refused_in_one_line(file: Path) -> None:
+    arguments = ["evaluate", "--qa", str(file), "--abilities", "--out", str(file.parent / "out")]
+    result = runner.invoke(cli.app, arguments)
+    assert isinstance(result.exception, MedSegRError)
+    assert str(result.exception) == "--abilities asks about a folder of labelled sets; expected --data."
+    assert not (file.parent / "out").exists()

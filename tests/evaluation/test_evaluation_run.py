@@ -94,6 +94,10 @@ def test_questions_of_a_file_are_grouped_by_image_and_thinned(root: Path) -> Non
             questions(options)
     with pytest.raises(MedSegRError, match="every is 0"):
         questions(EvaluateOptions(root, qa=path, every=0))
+    with pytest.raises(
+        MedSegRError, match="--abilities asks about a folder of labelled sets; expected --data"
+    ):
+        questions(EvaluateOptions(root, qa=path, abilities=True))
 
 
 def test_several_files_share_a_root(root: Path) -> None:

@@ -136,6 +136,56 @@ def test_follow_ups_count_for_emission_and_not_for_the_first_questions(root: Pat
     }
 
 
+def test_three_structures_by_name_are_followed_turn_by_turn(root: Path) -> None:
+    """Two conversations of three questions by name: right, half right and missed; right, right and missed."""
+    liver, spleen, kidney = (((n, n, "explicit")) for n in ("liver", "spleen", "kidney"))
+    half, missed = ("liver+spleen|liver+liver", "liver", "explicit"), ("", "kidney", "explicit")
+    followed = answer(
+        root, conversation("i0", spleen, half, missed), conversation("i1", liver, spleen, missed)
+    )
+    turns = summarise(followed)["follow_ups"]
+    assert turns == {
+        "turn 1": {"dice": 1.0, "n": 2},
+        "turn 2": {"dice": pytest.approx((2 / 3 + 1) / 2), "n": 2},
+        "turn 3": {"dice": 0.0, "n": 2},
+    }
+    others = answer(
+        root,
+        conversation("i2", liver, spleen),
+        conversation("i3", kidney),
+        conversation("i4", liver, ("liver", "liver", "why"), spleen),
+        conversation("i5", liver, spleen, kidney, liver),
+    )
+    assert summarise([*followed, *others])["follow_ups"] == turns, "three by name, no more and no fewer"
+    reworded = [replace(case, wording=2, dice=0.0) for case in followed[:3]]
+    assert summarise([*followed, *reworded])["follow_ups"] == turns
+    assert summarise(others)["follow_ups"] == {}
+
+
+def test_abilities_have_their_own_rows_and_figures(root: Path) -> None:
+    kinds = {
+        "comparison": "comparison",
+        "count": "count",
+        "side": "side",
+        "why": "reason asked for",
+        "neighbour": "neighbour",
+    }
+    cases = answer(root, *(conversation(f"i{n}", ("liver", "liver", kind)) for n, kind in enumerate(kinds)))
+    cases = [
+        replace(c, measured=c.kind != "count") for c in cases if c.kind not in {"why", "neighbour"}
+    ] + cases[3:]
+    cases += [replace(cases[0], kind="all", measured=None, listed=listed) for listed in (0.5, 1.0)]
+    found = summarise(cases)["by_kind"]
+    assert list(found) == ["everything", *kinds.values()]
+    right = {
+        kind: group["figures"]["measured"]["value"]
+        for kind, group in found.items()
+        if "measured" in group["figures"]
+    }
+    assert right == {"comparison": 1.0, "count": 0.0, "side": 1.0}
+    assert found["everything"]["figures"]["listed"]["value"] == pytest.approx(0.75)
+
+
 def test_a_summary_of_nothing_is_nan() -> None:
     summary = summarise([])
     assert math.isnan(summary["n_acc"]) and math.isnan(summary["explicit"]["chose_target"])

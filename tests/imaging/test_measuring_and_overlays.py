@@ -7,6 +7,7 @@ import pytest
 
 from medsegr.errors import ImageError
 from medsegr.imaging import COLOURS, Picture, Volume, measure, overlay
+from medsegr.imaging.measuring import size_in_words
 
 
 def test_area_in_mm2_or_in_pixels() -> None:
@@ -24,6 +25,15 @@ def test_volume_and_slices_along_the_acquisition_axis() -> None:
     assert volume.slice_axis == 0
     assert measure(mask, volume) == {"volume_ml": pytest.approx(0.03), "slices": [2, 6]}
     assert measure(np.zeros_like(mask), volume) == {"volume_ml": 0.0, "slices": []}
+
+
+def test_sizes_are_said_in_the_unit_that_is_known() -> None:
+    mask = np.ones((40, 50), bool)
+    pixels = np.zeros((40, 50), np.uint8)
+    assert size_in_words(mask, Picture(pixels, "XR", (0.8, 1.0))) == "1,600 mm²"
+    assert size_in_words(mask, Picture(pixels, None, None)) == "2,000 pixels"
+    volume = Volume(np.zeros((20, 30, 40), np.float32), np.diag([1.0, 1.0, 2.0, 1.0]), "CT")
+    assert size_in_words(np.ones(volume.shape, bool), volume) == "48.0 ml"
 
 
 def test_a_mask_on_another_grid_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from medsegr.model.context import Generated
 from medsegr.model.decoding import Guide, Limits
 from medsegr.model.medsegr import MedSegR
 from medsegr.model.packing import conversation_tokens
-from medsegr.model.tokens import PHRASE_START, token_id
+from medsegr.model.tokens import END, PHRASE_START, SEG, token_id
 
 
 def _prefix(model: MedSegR) -> tuple[torch.Tensor, object]:
@@ -87,3 +89,51 @@ def test_reading_forced_tokens_in_one_pass_changes_nothing(
     assert quick.text == slow.text and quick.text.startswith("<p>")
     torch.testing.assert_close(quick.states, slow.states, atol=1e-4, rtol=1e-4)
     assert quick.states.shape[0] == quick.text.count("[SEG]") > 0
+
+
+def _wish(model: MedSegR, monkeypatch: pytest.MonkeyPatch, wishes: Mapping[int, str]) -> list[float]:
+    """Makes the model prefer a token at some of its choices (from 1) and begin no phrase and set no mask token at others; the
+    list fills with the probability of each choice."""
+    head, chosen = model.context.llama.lm_head.forward, []
+
+    def wishing(hidden: torch.Tensor) -> torch.Tensor:
+        logits = head(hidden)
+        wish = wishes.get(len(chosen) + 1)
+        for token in (SEG, PHRASE_START, END):
+            logits[..., token_id(model.context.tokenizer, token)] += 3.0 if token == wish else -20.0
+        chosen.append(float(logits.softmax(-1).max()))
+        return logits
+
+    monkeypatch.setattr(model.context.llama.lm_head, "forward", wishing)
+    return chosen
+
+
+def test_words_are_the_probability_of_what_led_to_each_mask_token(
+    tiny: MedSegR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mask tokens at the third and the fifth choice; what comes after the last one leads to none."""
+    _, prefix = _prefix(tiny)
+    chosen = _wish(tiny, monkeypatch, {3: SEG, 5: SEG})
+    found = tiny.context.generate(prefix, [], "Where is the liver?", None, max_new_tokens=7)
+    assert found is not None and found.text.count(SEG) == found.states.shape[0] == 2
+    assert len(chosen) == 7 and all(0 < p < 1 for p in chosen)
+    assert found.words == pytest.approx((math.prod(chosen[:3]), math.prod(chosen[3:5])))
+    assert found.weakest == pytest.approx(min(chosen)) and found.score == pytest.approx(sum(chosen) / 7)
+
+
+def test_words_without_a_choice_cost_nothing(tiny: MedSegR, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a known phrase only the token that begins it is a choice."""
+    _, prefix = _prefix(tiny)
+    chosen = _wish(tiny, monkeypatch, {1: PHRASE_START})
+    found = tiny.context.generate(
+        prefix, [], "Where?", None, limits=Limits(("left kidney",)), max_new_tokens=8
+    )
+    assert found is not None and found.text.startswith("<p>left kidney</p> [SEG]")
+    assert found.words[0] == pytest.approx(chosen[0])
+
+
+def test_an_answer_without_a_mask_token_has_no_words(tiny: MedSegR, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, prefix = _prefix(tiny)
+    _wish(tiny, monkeypatch, {})
+    found = tiny.context.generate(prefix, [], "Where?", None, max_new_tokens=3)
+    assert found is not None and found.words == () and found.states.shape[0] == 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
 
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from medsegr.model.checkpoint import EMBEDDED
 from medsegr.model.decoding import DENIAL, Guide, Limits
 from medsegr.model.medsegr import MedSegR
 from medsegr.model.tokens import END, PHRASE_END, PHRASE_START, SEG, token_id
@@ -131,3 +135,21 @@ def test_a_mask_token_without_a_phrase_has_no_reasons(tiny: MedSegR) -> None:
         guide.step(token)
     wish = torch.rand(len(tokenizer))
     assert torch.equal(guide.allow(wish), wish)
+
+
+def test_a_structure_is_named_once_and_no_more_than_were_asked_for() -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(EMBEDDED / "context")
+    spell = partial(tokenizer.encode, add_special_tokens=False)
+    guide = Guide(tokenizer, Limits(("liver", "spleen"), 2, reasons={"liver": ("makes bile.",)}))
+    for token in spell("The <p>liver</p> [SEG]"):
+        guide.step(token)
+    goes_on = {spell(" and")[0], spell(" with")[0], spell(",")[0]}
+    assert goes_on <= (guide._nexts() or set()), "one more may follow"
+    for token in spell(" and the <p>"):
+        guide.step(token)
+    assert guide._nexts() == {spell("spleen")[0]}, "the liver was named already"
+    alone = Guide(tokenizer, Limits(("liver", "spleen"), 1, reasons={"liver": ("makes bile.",)}))
+    for token in spell("The <p>liver</p> [SEG]"):
+        alone.step(token)
+    nexts = alone._nexts()
+    assert nexts and not goes_on & nexts and spell(" makes")[0] in nexts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from medsegr.errors import MedSegRError
 from medsegr.qa.builder import Mix, build, build_file, evaluation_questions
 from medsegr.qa.checks import check_file
 from medsegr.qa.facts import KnowledgeBase
+from medsegr.qa.folders import read_labelled_set
 from medsegr.qa.reader import read_qa, write_qa
+from medsegr.qa.scenes import read_scenes
 from medsegr.qa.schema import KINDS, Conversation
 
 
@@ -77,6 +80,93 @@ def test_answers_are_a_function_of_what_was_asked_and_what_is_there(
         elif turn.kind.startswith("absent"):
             (name,) = turn.absent
             assert re.fullmatch(rf"No {name} (is|are) visible in this [\w -]+\.", turn.answer)
+        elif turn.kind == "comparison" and turn.absent:
+            (name,) = turn.absent
+            assert len(turn.targets) == 1 and re.search(
+                rf"outlined; no {name} (is|are) visible\.$", turn.answer
+            )
+        elif turn.kind == "comparison":
+            one, other = (f"<p>{target.label}</p> [SEG]" for target in turn.targets)
+            assert turn.answer == f"Comparing the {one} with the {other}."
+        elif turn.kind in {"count", "side"}:
+            (target,) = turn.targets
+            verb = "Counting" if turn.kind == "count" else "Locating"
+            assert turn.answer == f"{verb} the <p>{target.label}</p> [SEG]."
+            assert turn.kind == "count" or not {"left", "right"} & set(target.label.split())
+
+
+def test_what_is_compared_has_nothing_in_common(built: list[Conversation]) -> None:
+    compared = [t.targets for c in built for t in c.turns if t.kind == "comparison" and not t.absent]
+    assert compared and all(not set(one.value) & set(other.value) for one, other in compared)
+
+
+def test_targets_that_overlap_are_not_compared(
+    tmp_path: Path, knowledge: KnowledgeBase, make_set: Callable[..., Path]
+) -> None:
+    """Of the spleen, 1, the liver, 1 and 2, and the stomach, 2 and 3, none contains another that is shown."""
+    make_set(
+        tmp_path / "overlapping", {"a": ("A", "train", {1: 40, 2: 40, 3: 40})}, modality="CT", region="abdomen",
+        targets={"spleen": [1, 4], "liver": [1, 2], "stomach": [2, 3]},
+    )  # fmt: skip
+    mix = Mix(comparison=1, **dict.fromkeys(("explicit", "implicit", "multi", "all", "count", "side"), 0.0))
+    built = list(build(tmp_path, knowledge, seed=1, count=60, mix=mix))
+    compared = {
+        frozenset(t.label for t in c.turns[0].targets) for c in built if c.turns[0].kind == "comparison"
+    }
+    assert compared == {frozenset({"spleen", "stomach"})}
+
+
+def test_follow_ups_ask_about_what_was_just_outlined(data_dir: Path, knowledge: KnowledgeBase) -> None:
+    mix = Mix(several_turns=1, about_before=1)
+    pairs = [
+        (one, two)
+        for c in build(data_dir, knowledge, seed=1, count=500, mix=mix)
+        for one, two in zip(c.turns, c.turns[1:], strict=False)
+    ]
+    by_kind = {two.kind for _, two in pairs}
+    assert {"why", "side", "count", "neighbour", "comparison"} <= by_kind
+    for one, two in pairs:
+        if two.kind in {"why", "side", "count", "comparison"}:
+            assert two.targets == one.targets, "in the same order"
+            assert two.kind != one.kind
+        elif two.kind == "neighbour":
+            assert len(one.targets) == len(two.targets) == 1 and one.targets != two.targets
+    reasons = {(one.kind == "implicit", two.answer) for one, two in pairs if two.kind == "why"}
+    for described, answer in reasons:
+        assert any(
+            answer.endswith(f" {c.location}." if described else f" {c.training_facts[0].text}.")
+            for c in knowledge.concepts.values()
+        )
+
+
+def test_what_is_absent_is_measured_by_no_one(data_dir: Path, knowledge: KnowledgeBase) -> None:
+    only = dict.fromkeys(("explicit", "implicit", "multi", "all", "absent_same_set", "absent_elsewhere"), 0.0)
+    mix = Mix(**only, several_turns=0, absent_measured=1, comparison=1, count=1, side=1)
+    turns = [(Path(c.image).stem, c.turns[0]) for c in build(data_dir, knowledge, seed=1, count=300, mix=mix)]
+    edge = [turn for stem, turn in turns if stem == "edge"]
+    assert {turn.kind for turn in edge} == {"absent_same_set"} and all(not turn.targets for turn in edge)
+    counted = [turn for turn in edge if turn.absent == ("kidneys",) and "kidneys" in turn.question]
+    assert {turn.answer for turn in counted} == {"No kidneys are visible in this abdominal CT."}
+    lacking = [turn for stem, turn in turns if stem == "one_kidney" and turn.kind == "comparison"]
+    assert lacking and all(len(turn.targets) == len(turn.absent) == 1 for turn in lacking)
+
+
+def test_places_are_the_centroids_of_what_contains_nothing_else(
+    tmp_path: Path, make_set: Callable[..., Path]
+) -> None:
+    """The spleen fills the first row of 32, the right kidney the left half of the second; the kidneys contain it."""
+    folder = make_set(
+        tmp_path / "rows", {"a": ("A", "train", {1: 32, 2: 16, 6: 3})}, modality="CT", region="abdomen",
+        targets={"spleen": [1], "right kidney": [2], "kidneys": [2, 3], "liver": [6]},
+    )  # fmt: skip
+    (scene,) = read_scenes([read_labelled_set(folder)], ("train",), tmp_path)
+    assert set(scene.places) == {"spleen", "right kidney"}
+    spleen, kidney = scene.places["spleen"], scene.places["right kidney"]
+    assert (spleen.row, spleen.column) == pytest.approx((0.0, 0.5), abs=1 / 32)
+    assert (kidney.row, kidney.column) == pytest.approx((1 / 32, 0.25), abs=1 / 32)
+    assert (spleen.share, kidney.share) == pytest.approx((1 / 32, 1 / 64))
+    assert scene.apart("spleen", "kidneys") and not scene.apart("right kidney", "kidneys")
+    assert scene.apart("spleen", "aorta"), "the set does not draw the aorta"
 
 
 def test_everything_is_listed_in_the_order_of_the_set(built: list[Conversation]) -> None:
@@ -163,7 +253,8 @@ def test_the_held_out_facts_rotate_with_the_seed(data_dir: Path, knowledge: Know
 
     expected = {f.id for n in ("spleen", "kidneys", "hippocampus") for f in knowledge[n].held_out_facts}
     assert facts(1) != facts(2)
-    assert expected <= set().union(*(facts(seed) for seed in range(1, 5)))  # four facts each
+    most = max(len(knowledge[n].held_out_facts) for n in ("spleen", "kidneys", "hippocampus"))
+    assert expected <= set().union(*(facts(seed) for seed in range(1, most + 1)))
     assert evaluation_questions(data_dir, knowledge, "val", 1) == evaluation_questions(
         data_dir, knowledge, "val", 1
     )

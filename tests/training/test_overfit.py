@@ -88,7 +88,13 @@ def test_twelve_questions_are_learnt_by_heart(trained: tuple[Path, list[Conversa
     predictor = Predictor.from_pretrained(checkpoint)
     predictor.scales = (1.0,)
     cases = evaluate(predictor, conversations, root, lambda case: None)
-    assert [c.answer for c in cases] == [plain(c.turns[0].answer) for c in conversations]
+    for case, conversation in zip(cases, conversations, strict=True):
+        said, place = plain(conversation.turns[0].answer), " Here it lies in the "
+        assert (
+            case.answer == said
+            if len(conversation.turns[0].targets) != 1
+            else case.answer.startswith(said + place)
+        )
     assert np.mean([c.dice for c in cases if c.expected]) > 0.95
     assert all(c.empty for c in cases if not c.expected)
 

@@ -18,7 +18,9 @@ from medsegr.predictor import Predictor
 from medsegr.qa.reader import write_qa
 from medsegr.qa.schema import Conversation, Review, Target, Turn
 from medsegr.training import pretrain
-from medsegr.training.batches import Sampling
+from medsegr.training.batches import Sampler, Sampling
+from medsegr.training.calibrate import fact_kept
+from medsegr.training.images import Case
 from medsegr.training.pretrain import Clock, PretrainOptions, optimizer_for, read_conversations, run
 from medsegr.training.start import new_model, reasons
 
@@ -305,6 +307,44 @@ def test_a_checkpoint_that_only_outlines_does_not_answer(options: PretrainOption
     run(replace(options, stage="vision", steps=1))
     with pytest.raises(CheckpointError, match="not yet to answer"):
         Predictor.from_pretrained(options.out)
+
+
+def test_kept_facts_and_patients_are_for_the_confidence_alone(
+    options: PretrainOptions, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept of a patient who is trained on are the conversations by other facts; a kept patient's are all asked."""
+    fact = next(f"liver-{n}" for n in range(1000) if fact_kept(f"liver-{n}"))
+    named = [_conversation(n) for n in range(4)]
+    described = [
+        replace(
+            c, id=f"{c.id}-described", turns=(replace(c.turns[0], question="?", kind="implicit", fact=fact),)
+        )
+        for c in named
+    ]
+    write_qa(root / "qa.jsonl", [*named, *described])
+    trained: list[Case] = []
+    asked: list[Case] = []
+
+    def spied(cases: list[Case], *rest: Any) -> Sampler:
+        trained.extend(cases)
+        return Sampler(cases, *rest)
+
+    def calibrated(directory: Path, cases: list[Case], device: str) -> tuple[tuple[float, float, float], int]:
+        assert (directory / "meta.json").is_file(), "the weights are written by then"
+        asked.extend(cases)
+        return (2.0, -1.0, 0.5), 7
+
+    monkeypatch.setattr(pretrain, "Sampler", spied)
+    monkeypatch.setattr(pretrain, "calibrate", calibrated)
+    monkeypatch.setattr(pretrain, "kept_for_calibration", lambda case, share: case.patient_id == "p0")
+    run(replace(options, steps=1, calibration_share=0.25))
+    assert {(c.patient_id, len(c.conversations)) for c in asked} == {("p0", 2)}
+    assert {(c.patient_id, len(c.conversations)) for c in trained} == {("p1", 1), ("p2", 1), ("p3", 1)}
+    assert all(turn.fact is None for c in trained for one in c.conversations for turn in one.turns)
+    assert _meta(options.out)["calibration"] == {
+        "patients_kept_out": 1, "findings": 7, "slope": 2.0, "offset": -1.0, "words": 0.5,
+    }  # fmt: skip
+    assert tuple(load_checkpoint(options.out).model.config.calibration) == (2.0, -1.0, 0.5)
 
 
 def test_a_step_without_a_finite_loss_or_gradient_changes_nothing() -> None:

@@ -30,5 +30,6 @@ export function outcomeTag(turn) {
   if (turn.status !== "done") return null;
   if (turn.outcome === "not_present") return element("p", { class: "outcome absent" }, "Not present");
   if (turn.outcome === "not_trained") return element("p", { class: "outcome untrained" }, "Not trained for this");
+  if (turn.outcome === "foreign") return element("p", { class: "outcome untrained" }, "Not trained for such images");
   return null;
 }

@@ -1,0 +1,1 @@
+"""Baselines of the model in one harness: what `benchmarks/baselines.py` trains, asks and compares."""
