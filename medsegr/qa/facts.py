@@ -70,8 +70,9 @@ class Fact:
 
     @property
     def only_asked(self) -> bool:
-        """Whether the fact comes from `MORE`: written to be understood in a question, not to be read in an answer."""
-        return ".more." in self.id
+        """Whether the fact is to be understood in a question and not said in an answer: those from `MORE`, and what is known of
+        diseases and treatment, which would read like something that was found in this image."""
+        return ".more." in self.id or self.kind in {"disease", "treatment"}
 
 
 @dataclass(frozen=True)
