@@ -312,8 +312,8 @@ class Predictor:
         return prepared.prefix
 
     def _limits(self, prepared: Sequence[_Prepared], question: str, names: AskedNames) -> Limits:
-        """What the answer may outline: what one of the images seems to show, and what the question names; if it asks for that by
-        name, no more structures than it names.
+        """What the answer may outline: what one of the images seems to show and what the question names; if it asks for that by
+        name, nothing but what it names.
 
         A question that names nothing known is a description: it is denied only if the model is sure of every word.
         """
@@ -324,9 +324,10 @@ class Predictor:
             return Limits(reasons=self._reasons)
         named = [c.name for c in self.knowledge if c.leak(question)]
         phrases = tuple(dict.fromkeys([*likely, *named]))
+        if named and names.trained:
+            return Limits(tuple(named), len(named), SURE_OF_NAMED, reasons=self._reasons)
         if named:
-            most = len(named) if names.trained else 0
-            return Limits(phrases, most, SURE_OF_NAMED, reasons=self._reasons)
+            return Limits(phrases, 0, SURE_OF_NAMED, reasons=self._reasons)
         return Limits(phrases, 0, SURE_OF_DESCRIBED, SURE_OF_DESCRIBED, self._reasons)
 
     def _generate(

@@ -23,6 +23,7 @@ from medsegr.errors import Cancelled, CheckpointError, ImageError, QuestionError
 from medsegr.imaging import Picture, Volume
 from medsegr.model.checkpoint import Checkpoint, save_checkpoint
 from medsegr.model.context import Generated
+from medsegr.model.decoding import Limits
 from medsegr.model.encoder import ImageFeatures
 from medsegr.model.grounding import Masks
 from medsegr.model.medsegr import MedSegR
@@ -684,3 +685,22 @@ def test_what_was_never_learnt_is_not_called_absent(predictor: Predictor, script
     assert "".join(heard) == reply.text
     assert "not trained" in reply.text
     assert script.questions == []
+
+
+def test_a_question_by_name_may_outline_only_what_it_names(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the picture seems to show; a description leaves everything open that it seems to show."""
+    monkeypatch.setattr(predictor_module, "LIKELY", 0.0)
+    given: list[Limits] = []
+
+    def listen(*_: object, limits: Limits, **__: object) -> Generated:
+        given.append(limits)
+        return Generated("", torch.zeros(0, predictor.config.context_dim), 1.0)
+
+    monkeypatch.setattr(predictor.model.context, "generate", listen)
+    predictor.set_image(np.zeros((64, 64), np.uint8), "CT")
+    predictor.ask("Outline the liver.")
+    predictor.ask("Which organ makes bile?")
+    assert given[0].phrases == ("liver",) and given[0].most == 1
+    assert set(given[1].phrases) == set(predictor.targets) and given[1].most == 0
