@@ -1,6 +1,7 @@
 """Augmentation of a batch on the tensor side: one affine warp and one change of grey levels per image.
 
-Mirroring is allowed only where no target of the set has a side; left and right carry meaning everywhere else.
+Mirroring is allowed only where no target of the set has a side; left and right carry meaning everywhere else. Quarter turns are
+for sets that are also met lying otherwise: a cardiac MR volume is shown in whichever plane and sense its file was written.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ NONE = Augmentation(0, 0, 0, 0, 0, 0)
 
 
 def warp_matrices(
-    ranges: Augmentation, mirror_x: Tensor, mirror_y: Tensor, generator: torch.Generator
+    ranges: Augmentation, mirror_x: Tensor, mirror_y: Tensor, turn: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """[B, 2, 3] affine matrices for `affine_grid`; mirror_x, mirror_y [B] bool say which images may be mirrored."""
+    """[B, 2, 3] affine matrices for `affine_grid`; mirror_x, mirror_y, turn [B] bool say which images may be mirrored, or turned by
+    quarters (half of these are)."""
     n = len(mirror_x)
 
     def uniform(width: float) -> Tensor:
@@ -39,6 +41,9 @@ def warp_matrices(
 
     angle = uniform(ranges.degrees * math.pi / 180)
     zoom_x, zoom_y = torch.exp(uniform(ranges.scale)), torch.exp(uniform(ranges.scale / 2))
+    quarters = torch.randint(0, 4, (n,), generator=generator)
+    turned = (torch.rand(n, generator=generator) < (0.5 if ranges.degrees else 0.0)) & turn
+    angle = angle + torch.where(turned, quarters, 0) * (math.pi / 2)
     coin = torch.rand(2, n, generator=generator) < (0.5 if ranges.degrees else 0.0)
     sign_x = torch.where(coin[0] & mirror_x, -1.0, 1.0)
     sign_y = torch.where(coin[1] & mirror_y, -1.0, 1.0)
@@ -55,11 +60,12 @@ def augment(
     labels: Tensor,
     mirror_x: Tensor,
     mirror_y: Tensor,
+    turn: Tensor,
     ranges: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """uint8 rgb [B, S, S, 3] and labels [B, S, S] -> warped uint8 rgb and labels of the same shapes."""
-    theta = warp_matrices(ranges, mirror_x, mirror_y, generator)
+    theta = warp_matrices(ranges, mirror_x, mirror_y, turn, generator)
     b, s = labels.shape[:2]
     grid = F.affine_grid(theta, [b, 1, s, s], align_corners=False)
     pixels = F.grid_sample(rgb.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)

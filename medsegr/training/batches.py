@@ -211,8 +211,8 @@ def augmented(
         if case.swap is not None and bool(coin[i]):
             rgb[i] = rgb[i].flip(1)
             labels[i] = torch.from_numpy(case.swap)[labels[i].flip(1).long()]
-    mirror = [torch.tensor([getattr(c, name) for c in cases]) for name in ("mirror_x", "mirror_y")]
-    return augment(rgb, labels, mirror[0], mirror[1], ranges, generator)
+    may = [torch.tensor([getattr(c, name) for c in cases]) for name in ("mirror_x", "mirror_y", "turn")]
+    return augment(rgb, labels, *may, ranges, generator)
 
 
 def shown(cases: Sequence[Case], labels: Tensor, targets: Sequence[str]) -> Tensor:

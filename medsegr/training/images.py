@@ -22,7 +22,7 @@ class Case:
     """One training image with everything asked about it.
 
     `rgb` [S, S, 3] uint8; `labels` [S, S] uint8 (0 = background); `mirror_x`, `mirror_y` say whether it may be mirrored left to
-    right and top to bottom; `present` and `absent` are the labels that its conversations show in it, or declare absent from it
+    right and top to bottom, `turn` whether it may be turned by quarters; `present` and `absent` are the labels that its conversations show in it, or declare absent from it
     although the set knows them. `values` are the label values of every target of the set; where `exhaustive`, a target without
     pixels is absent. `swap` [256] renumbers the labels of a mirrored image whose left and right are alike (None: no such image).
     """
@@ -40,10 +40,13 @@ class Case:
     values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     exhaustive: bool = False
     swap: NDArray[np.uint8] | None = None
+    turn: bool = False
 
 
 SIDED_WORDS = {"left", "right", "anterior", "posterior", "heart", "ventricle", "ventricular"}
 FREE_ORIENTATION = {"DERM", "MICRO", "PHOTO", "FUNDUS"}
+MANY_PLANES = {"MR", *FREE_ORIENTATION}
+"""Modalities whose images come in any plane and sense; their structures are told by shape and neighbours, not by image side."""
 
 
 def load_cases(conversations: Iterable[Conversation], root: Path, side: int) -> list[Case]:
@@ -149,4 +152,5 @@ def _load_case(image: str, group: list[Conversation], root: Path, side: int, tab
         table.values,
         table.exhaustive,
         table.swap(),
+        first.modality in MANY_PLANES,
     )

@@ -45,7 +45,7 @@ def test_no_augmentation_changes_nothing() -> None:
     labels = torch.from_numpy(_labels(3, slice(5, 20))).unsqueeze(0)
     rgb = (labels * 60).unsqueeze(-1).expand(-1, -1, -1, 3)
     no = torch.zeros(1, dtype=torch.bool)
-    out_rgb, out_labels = augment(rgb, labels, no, no, NONE, torch.Generator().manual_seed(0))
+    out_rgb, out_labels = augment(rgb, labels, no, no, no, NONE, torch.Generator().manual_seed(0))
     assert torch.equal(out_labels, labels)
     assert (out_rgb.int() - rgb.int()).abs().max() <= 1
 
@@ -55,7 +55,7 @@ def test_image_and_labels_move_together() -> None:
     rgb = (labels * 200).unsqueeze(-1).expand(-1, -1, -1, 3)
     yes = torch.ones(8, dtype=torch.bool)
     only_moves = Augmentation(contrast=0, brightness=0, noise=0)
-    out_rgb, out_labels = augment(rgb, labels, yes, yes, only_moves, torch.Generator().manual_seed(0))
+    out_rgb, out_labels = augment(rgb, labels, yes, yes, yes, only_moves, torch.Generator().manual_seed(0))
     bright = out_rgb[..., 0] > 100
     assert not torch.equal(out_labels, labels)
     agree = (bright & (out_labels == 1)).sum() / (bright | (out_labels == 1)).sum()
@@ -71,10 +71,31 @@ def test_sides_are_never_mirrored() -> None:
         labels,
         no,
         no,
+        no,
         Augmentation(),
         torch.Generator().manual_seed(3),
     )
     assert all(out[i, :, :32].sum() > out[i, :, 32:].sum() for i in range(16))
+
+
+def test_an_image_of_any_plane_is_turned_by_quarters() -> None:
+    labels = torch.zeros(64, SIDE, SIDE, dtype=torch.uint8)
+    labels[:, 16:48, :16] = 1
+    no, yes = torch.zeros(64, dtype=torch.bool), torch.ones(64, dtype=torch.bool)
+    rgb = (labels * 200).unsqueeze(-1).expand(-1, -1, -1, 3)
+    _, out = augment(rgb, labels, no, no, yes, Augmentation(), torch.Generator().manual_seed(3))
+    lies = {
+        side
+        for one in out.numpy()
+        for side, part in (
+            ("left", one[:, :20]),
+            ("right", one[:, -20:]),
+            ("top", one[:20]),
+            ("bottom", one[-20:]),
+        )
+        if part.sum() > 0.7 * one.sum()
+    }
+    assert lies == {"left", "right", "top", "bottom"}
 
 
 def test_truth_comes_from_the_decoded_image(model: MedSegR) -> None:
