@@ -9,13 +9,18 @@ import typer
 
 from medsegr import __version__
 from medsegr.commands.ask import ask
+from medsegr.commands.calibrate import calibrate
 from medsegr.commands.doctor import doctor
 from medsegr.commands.evaluate import evaluate
 from medsegr.commands.familiar import familiar
 from medsegr.commands.golden import golden
 from medsegr.commands.login import login
+from medsegr.commands.models import models
 from medsegr.commands.pretrain import pretrain
 from medsegr.commands.qa import qa
+from medsegr.commands.replay import replay
+from medsegr.commands.rounds import rounds
+from medsegr.commands.state import state_app
 from medsegr.errors import MedSegRError
 
 USER_ERROR = 2
@@ -30,10 +35,15 @@ app.command()(ask)
 app.command()(doctor)
 app.add_typer(qa, name="qa")
 app.add_typer(login, name="login")
+app.add_typer(rounds, name="rounds")
+app.add_typer(models, name="models")
+app.add_typer(state_app, name="state")
 app.command()(pretrain)
 app.command()(evaluate)
 app.command(hidden=True)(golden)
+app.command(hidden=True)(replay)
 app.command(hidden=True)(familiar)
+app.command(hidden=True)(calibrate)
 
 
 def _show_version(wanted: bool) -> None:

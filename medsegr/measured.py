@@ -6,7 +6,7 @@ said in a sentence of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,16 @@ def measured(
     sizes: Sequence[str] = (),
     modality: str | None = None,
     concept: Concept | None = None,
+    plurals: Collection[str] = (),
 ) -> Measured | None:
     """What the masks add to the answer `marked` (with its markup): the measurement that it announces, else where its only finding
     lies in a picture. None where there is nothing to add.
 
-    sizes: the findings' sizes in words, in their order, said with a comparison; concept: what is known of the only finding.
+    sizes: the findings' sizes in words, in their order, said with a comparison; concept: what is known of the only finding;
+    plurals: the structures whose names are plural.
     """
     if marked.startswith(COMPARING) and len({finding.phrase for finding in findings}) == len(findings) == 2:
-        return compare(findings, sizes)
+        return compare(findings, sizes, plurals)
     if len(findings) != 1:
         return None
     mask = findings[0].mask
@@ -57,8 +59,10 @@ def measured(
     return Measured("place", side(mask), place_sentence(mask, concept))
 
 
-def compare(findings: Sequence[Finding], sizes: Sequence[str] = ()) -> Measured:
-    """Which of two findings covers more, by their masks."""
+def compare(
+    findings: Sequence[Finding], sizes: Sequence[str] = (), plurals: Collection[str] = ()
+) -> Measured:
+    """Which of two findings covers more, by their masks; "are larger" where its name is one of `plurals`."""
     counts = [int(np.count_nonzero(f.mask)) for f in findings]
     first, second = (f.phrase for f in findings)
     value = larger({first: counts[0], second: counts[1]})
@@ -69,7 +73,8 @@ def compare(findings: Sequence[Finding], sizes: Sequence[str] = ()) -> Measured:
         said = f": {sizes[1]} against {sizes[0]}"
     elif said:
         said = f": {sizes[0]} against {sizes[1]}"
-    return Measured("comparison", value, f"The {value} is larger{said}.")
+    verb = "are" if value in plurals else "is"
+    return Measured("comparison", value, f"The {value} {verb} larger{said}.")
 
 
 def larger(counts: dict[str, int]) -> str:

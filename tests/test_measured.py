@@ -64,6 +64,13 @@ def test_a_comparison_without_sizes_says_which_and_no_more() -> None:
     assert same == Measured("comparison", "equal", "They are about the same size.")
 
 
+def test_the_verb_agrees_with_the_larger_structure() -> None:
+    marked = "Comparing the <p>kidneys</p> [SEG] with the <p>spleen</p> [SEG]."
+    for kidneys, spleen, said in ((9, 2, "The kidneys are larger."), (2, 9, "The spleen is larger.")):
+        found = _add(marked, _finding("kidneys", kidneys), _finding("spleen", spleen), plurals={"kidneys"})
+        assert found is not None and found.text == said
+
+
 def test_five_percent_of_the_larger_count_as_equal() -> None:
     assert [larger({"a": n, "b": 100}) for n in (94, 95, 105, 106)] == ["b", "equal", "equal", "a"]
 

@@ -18,9 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-import medsegr.predictor as predictor_module
+import medsegr.answering as answering
 from medsegr.errors import Cancelled, CheckpointError, ImageError, QuestionError
-from medsegr.imaging import Picture, Volume
+from medsegr.imaging import Picture, Volume, volume_intensity_range
 from medsegr.model.checkpoint import Checkpoint, save_checkpoint
 from medsegr.model.context import Generated
 from medsegr.model.decoding import Limits
@@ -325,7 +325,7 @@ def test_turns_that_do_not_fit_are_left_out_oldest_first(predictor: Predictor, s
 def test_what_is_remembered_of_answers_is_bounded(
     predictor: Predictor, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor_module, "MAX_MARKED", 2)
+    monkeypatch.setattr(answering, "MAX_MARKED", 2)
     predictor.set_image(_picture()[0])
     said = []
     for name in ("liver", "spleen", "heart"):
@@ -560,7 +560,7 @@ def test_a_slice_counts_only_where_the_structure_is_present(predictor: Predictor
 
 
 def _level(volume: Volume, k: int) -> float:
-    low, high = predictor_module.volume_intensity_range(volume)
+    low, high = volume_intensity_range(volume)
     return float(np.clip((volume.slice_pixels(k) - low) / (high - low), 0, 1).mean())
 
 
@@ -691,7 +691,7 @@ def test_a_question_by_name_may_outline_only_what_it_names(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the picture seems to show; a description leaves everything open that it seems to show."""
-    monkeypatch.setattr(predictor_module, "LIKELY", 0.0)
+    monkeypatch.setattr(answering, "LIKELY", 0.0)
     given: list[Limits] = []
 
     def listen(*_: object, limits: Limits, **__: object) -> Generated:
@@ -704,3 +704,65 @@ def test_a_question_by_name_may_outline_only_what_it_names(
     predictor.ask("Which organ makes bile?")
     assert given[0].phrases == ("liver",) and given[0].most == 1
     assert set(given[1].phrases) == set(predictor.targets) and given[1].most == 0
+
+
+@pytest.fixture
+def limits_of(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Limits]:
+    """What an answer to a question about a dark picture may say."""
+    monkeypatch.setattr(answering, "LIKELY", 0.0)
+    predictor.set_image(np.zeros((64, 64), np.uint8), "CT")
+    (prepared,) = predictor._cache.values()
+
+    def limits(question: str) -> Limits:
+        return predictor.limits([prepared], question, predictor.asked(question))
+
+    return limits
+
+
+def test_the_rule_decides_whether_what_is_named_is_there(
+    predictor: Predictor, limits_of: Callable[[str], Limits]
+) -> None:
+    assert not limits_of("Outline the liver.").decided, "a checkpoint without a rule"
+    (prepared,) = predictor._cache.values()
+    seen = predictor.overview([prepared], "liver")
+    for rest, least in ((1.0, 0.0), (-1.0, answering.NEVER)):
+        predictor.config = replace(predictor.config, denial=(0.0, 0.0, rest))
+        limits = limits_of("Outline the liver.")
+        assert limits.decided and limits.sure_denial == least
+    predictor.config = replace(predictor.config, denial=(1.0, 1.0, 0.0))
+    assert seen == float(prepared.scales[0].present[0, 0])
+    assert limits_of("Outline the liver.").sure_denial == pytest.approx(1 / (1 + np.exp(seen)))
+
+
+def test_the_rule_is_not_asked_about_descriptions_and_several_structures(
+    predictor: Predictor, limits_of: Callable[[str], Limits]
+) -> None:
+    predictor.config = replace(predictor.config, denial=(0.0, 0.0, 1.0))
+    for question in ("Which organ makes bile?", "Outline the liver and the left kidney.", ""):
+        assert not limits_of(question).decided
+
+
+def test_what_the_rule_denies_is_denied_and_what_it_does_not_is_not(predictor: Predictor) -> None:
+    """Random weights, which say neither on their own."""
+    predictor.set_image(_picture()[0])
+    for rest, denied in ((1.0, True), (-1.0, False)):
+        predictor.config = replace(predictor.config, denial=(0.0, 0.0, rest))
+        reply = predictor.ask("Outline the liver.", max_new_tokens=12)
+        assert reply.text.startswith("No") == denied and not (denied and (reply.findings or reply.undrawn))
+    (prepared,) = predictor._cache.values()
+    assert 0.0 < predictor.chance_of_denial(prepared, "Outline the liver.") < 1.0
+
+
+def test_a_description_is_answered_by_the_sentences_that_are_near_to_it(
+    predictor: Predictor, limits_of: Callable[[str], Limits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def to(question: str) -> dict[str, tuple[str, ...]]:
+        asked.append(question)
+        return {"liver": ("makes bile.",)}
+
+    monkeypatch.setattr(predictor._reasons, "to", to)
+    assert limits_of("Which organ makes bile?").reasons == {"liver": ("makes bile.",)}
+    assert limits_of("Outline the liver.").reasons == predictor._reasons.said
+    assert asked == ["Which organ makes bile?"]

@@ -3,8 +3,11 @@
 Options (`--conf NAME VALUE`): `checkpoint` a directory or preset (default: the weights that ship), `state`
 where turns are kept (default: `state` in this folder), `device` cpu, cuda or auto, `preload` false to load
 the model with the first question, `review` a MedSeg-QA file for physicians to review at /medsegr/review,
-`ohif` the folder of an OHIF built for the root (`dist` of npm's @ohif/app), to be served at /. Who may use the server
-(docs/login.md): `login` a file of tokens or off, `oidc_issuer`, `oidc_client_id`, `oidc_client_secret_file`,
+`ohif` the folder of an OHIF built for the root (`dist` of npm's @ohif/app), to be served at /. Rounds of fine-tuning:
+`train_after` N corrections, `train_night` HH:MM-HH:MM, `train_minutes` at most, `train_device`, `train_processes`,
+`keep_previous` false to free the memory that a rollback within seconds takes, `database` a Postgres URL. `looks`: how many
+images without a label the model looks at ahead while nobody asks (200 of a folder, 20 of a PACS; 0 for none). Who may use the
+server (docs/login.md): `login` a file of tokens or off, `oidc_issuer`, `oidc_client_id`, `oidc_client_secret_file`,
 `oidc_user_claim`, `oidc_admin_role`, `public_url`.
 """
 
@@ -16,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.activelearning.random import Random
+from lib.activelearning.choosing import strategies
 from lib.configs.medsegr import MedSegRConfig
 from lib.datastore.dicom import DicomDatastore
 from lib.datastore.label_files import LabelFiles
@@ -34,15 +37,20 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import strtobool
 
 from medsegr import __version__
+from medsegr.choosing import Chooser
 from medsegr.dicom.cache import SeriesCache, cache_bytes
 from medsegr.qa.review.queue import ReviewQueue
+from medsegr.rounds.registry import Registry
 from medsegr.rounds.store import TurnStore
 from medsegr.web.checkpoints import checkpoint_folder, read_targets
 from medsegr.web.errors import Refusal
 from medsegr.web.infer import label_info
+from medsegr.web.learning import Learner
 from medsegr.web.login.owner import where_to_log_in
 from medsegr.web.login.settings import Decision, LoginOptionError, decide
 from medsegr.web.logs import protect_logs
+from medsegr.web.lookahead import Lookahead, pace_of
+from medsegr.web.loop import LearningLoop, checksum, modified, policy_of
 from medsegr.web.process import DEFAULT_FACTORY, WorkerSettings
 from medsegr.web.service import Service
 from medsegr.web.worker import ModelWorker
@@ -72,14 +80,21 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         conf = conf or {}
         checkpoint = checkpoint_folder(conf.get("checkpoint", "embedded"))
         factory = os.environ.get(FACTORY_VARIABLE, DEFAULT_FACTORY)
-        worker = ModelWorker(WorkerSettings(str(checkpoint), factory, conf.get("device", "auto")))
+        policy = policy_of(conf)
         self.state = Path(conf.get("state") or Path(app_dir) / "state")
+        store = TurnStore(self.state, conf.get("database") or None)
+        registry = Registry(store.database, checkpoint)
+        version = registry.settle()
+        worker = ModelWorker(WorkerSettings(str(version.directory), factory, conf.get("device", "auto")))
         self.review = ReviewQueue(Path(conf["review"])) if conf.get("review") else None
         self.ohif = Path(conf["ohif"]) if conf.get("ohif") else None
-        self.service = Service(worker, TurnStore(self.state), read_targets(checkpoint))
+        self.service = Service(worker, store, read_targets(version.directory))
+        keep = bool(strtobool(conf.get("keep_previous", "true")))
+        self.loop = LearningLoop(self.service, registry, checkpoint, policy, keep_previous=keep)
+        self.chooser = Chooser(store.database, self.state, self._answering)
         self.models = {"medsegr": MedSegRConfig()}
         for name, model in self.models.items():
-            model.init(name, str(Path(app_dir) / "model"), conf, None, service=self.service)
+            model.init(name, str(Path(app_dir) / "model"), conf, None, service=self.service, loop=self.loop)
         super().__init__(
             app_dir,
             studies,
@@ -89,6 +104,10 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
             description="Ask a medical image a question and get an answer with masks. Research use only.",
         )
         self.images = Images(self._datastore, self.sessions())
+        pace = pace_of(conf, local=self.archive is None or self.archive.local)
+        self.lookahead = Lookahead(
+            worker, self.chooser, self._datastore.get_unlabeled_images, self.images.resolve, pace
+        )
 
     def init_infers(self) -> dict[str, InferTask]:
         """Every model under each of its names."""
@@ -101,7 +120,12 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Ways to choose the next image."""
-        return {"random": Random()}
+        return strategies(self.chooser)
+
+    def _answering(self) -> str | None:
+        """The version of the model that answers, as it names itself."""
+        info = self.service.worker.info
+        return info.version if info else None
 
     def init_datastore(self) -> Datastore:
         """A PACS by its DICOMweb URL, a folder of DICOM files, or a folder of images of every type that can be read."""
@@ -136,6 +160,10 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
         protect_logs()
         if strtobool(self.conf.get("preload", "true")):
             self.service.worker.start()
+        studies = Path(self.studies)
+        learner = Learner(self.service.store, self.images.resolve, studies if studies.is_dir() else None)
+        self.loop.start(catch_up=learner.build_missing)
+        self.lookahead.start()
         names = {name: task.one_slice for name, task in self._infers.items()}
         install(
             application,
@@ -147,6 +175,9 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
             self.ohif,
             decision,
             self.archive,
+            self.loop,
+            learner,
+            chooser=self.chooser,
         )
 
     def _decide_login(self) -> Decision:
@@ -165,6 +196,19 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
             sys.stderr.write(where_to_log_in(address, decision.login.tokens, decision.owner) + "\n")
             sys.stderr.flush()
         return decision
+
+    def model_info(self, model: str) -> dict[str, Any] | None:
+        """`/model/info`: the version in charge, with the stock keys; None for a model that does not exist."""
+        if model not in self._infers:
+            return None
+        version = self.loop.charge.version
+        trainer = self._trainers.get(model)
+        return {
+            "checksum": checksum(version),
+            "modified_time": modified(version),
+            "version": version.name,
+            **({"train_stats": trainer.stats()} if trainer else {}),
+        }
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """One image after the other: there is one model. (With `multi_gpu` the stock task needs a GPU.)"""

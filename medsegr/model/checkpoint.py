@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +271,3 @@ def _last_line(error: Exception) -> str:
     """The end of a library's message, without its line breaks."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
-
-
-def with_calibration(config: ModelConfig, slope: float, offset: float, words: float = 0.0) -> ModelConfig:
-    """The same configuration with another confidence calibration."""
-    return replace(config, calibration=(slope, offset, words))

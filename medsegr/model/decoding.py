@@ -27,20 +27,22 @@ OUTLINED = (" is outlined", " are outlined")
 @dataclass(frozen=True)
 class Limits:
     """`phrases` that may stand between `<p>` and `</p> [SEG]`, each once (empty: any); `most`: so many structures may be outlined
-    (0: any number); `sure_denial`: an answer may begin with "No" only if
-    that word's probability is at least this, and `sure_words`: no later word of such an answer may be less likely (whoever
-    generates looks back at it: `Generated.weakest`); `reasons`: what may be said of a phrase right after its `[SEG]`; it ends the
-    answer (a phrase that is missing: anything)."""
+    (0: any number); `sure_denial`: an answer may begin with "No" only if that word's probability is at least this, `decided`: and
+    then it must, and outlines nothing; `sure_words`: no later word of a denial may be less likely (whoever generates looks back
+    at it: `Generated.weakest`); `reasons`: what may be said of a phrase right after its `[SEG]`; it ends the answer (a
+    phrase that is missing: anything)."""
 
     phrases: tuple[str, ...] = ()
     most: int = 0
     sure_denial: float = 0.0
     sure_words: float = 0.0
     reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    decided: bool = False
 
 
 class Guide:
-    """Follows one answer token by token and rules out what `Limits` forbids."""
+    """Follows one answer token by token and rules out what `Limits` forbids. Where all has been outlined that may be, nothing
+    opens another phrase."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, limits: Limits, spelt: dict[str, list[int]] | None = None
@@ -52,10 +54,12 @@ class Guide:
         self.denial = self._spell(DENIAL)[0]
         self.stop = token_id(tokenizer, END)
         self.goes_on = {self.stop, *(self._spell(text)[0] for text in GOES_ON)}
-        self.adds = {self._spell(text)[0] for text in ADDS}
+        self.adds = {ids[0] for text in ADDS if len(ids := self._spell(text)) == 1}
         self.paths = {p: [*self._spell(p), self.end, *self._spell(f" {SEG}")] for p in limits.phrases}
         self.said: set[str] = set()
         self.first = True
+        self.denied = False
+        self.drawn_last = False
         self.phrase = ""
         self.drawn = 0
         self.inside: list[int] | None = None
@@ -69,31 +73,46 @@ class Guide:
 
     def allow(self, distribution: Tensor) -> Tensor:
         """The distribution [V] over the next token with forbidden tokens at zero."""
-        if self.first and float(distribution[self.denial]) < self.limits.sure_denial:
-            distribution = distribution.index_fill(
-                0, torch.tensor([self.denial], device=distribution.device), 0.0
-            )
-        nexts = self._nexts()
+        nexts, barred = self._nexts(), self._barred()
+        if self.first:
+            if float(distribution[self.denial]) < self.limits.sure_denial:
+                barred = {*barred, self.denial}
+            elif self.limits.decided:
+                nexts = {self.denial}
         if nexts is None:
-            return distribution
+            index = torch.tensor(sorted(barred), dtype=torch.long, device=distribution.device)
+            return distribution.index_fill(0, index, 0.0) if barred else distribution
         mask = torch.zeros_like(distribution)
         mask[sorted(nexts)] = 1.0
         return distribution * mask + mask * 1e-12
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more may be outlined: it was denied, or as much was outlined as may be."""
+        full = bool(self.limits.most) and self.drawn >= self.limits.most
+        return self.denied or full or (bool(self.paths) and self.said.issuperset(self.paths))
+
+    def _barred(self) -> set[int]:
+        """Tokens that would outline something more where nothing more may be."""
+        if not self.closed:
+            return set()
+        return {self.start, self.seg, *(self.adds if self.drawn_last else ())}
 
     def _nexts(self) -> set[int] | None:
         """Tokens that may come next; None: any."""
         if self.inside is not None and self.paths:
             left = [path for phrase, path in self.paths.items() if phrase not in self.said]
-            return _continuations(left or list(self.paths.values()), self.inside)
+            return _continuations(left, self.inside)
         if self.tail is None:
             return None
         nexts = _continuations(self.tails, self.tail)
-        full = self.limits.most and self.drawn >= self.limits.most
-        return nexts if self.tail else nexts | (self.goes_on - self.adds if full else self.goes_on)
+        return nexts if self.tail else nexts | (self.goes_on - self._barred())
 
     def step(self, token: int) -> None:
         """The token that was chosen."""
+        self.denied = self.denied or (self.first and self.limits.decided and token == self.denial)
         self.first = False
+        self.drawn_last = token == self.seg
         if self.tail is not None:
             self.tail.append(token)
             if not _continuations(self.tails, self.tail):  # said to its end, or something else was begun

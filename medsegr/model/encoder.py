@@ -38,6 +38,17 @@ class ImageFeatures:
         )
 
 
+@dataclass
+class Trunk:
+    """Maps of the convolutions, before anything that a fine-tuning round may change: `d16` [B, W16, S/16, S/16], `d4`
+    [B, W4, S/4, S/4], `d2` [B, W2, S/2, S/2], and `deep` [B, (S/32)^2, D] tokens at stride 32."""
+
+    d16: Tensor
+    d4: Tensor
+    d2: Tensor
+    deep: Tensor
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation and a shortcut (He et al. 2016)."""
 
@@ -100,6 +111,10 @@ class ConvEncoder(nn.Module):
         self.overview = Overview(config, c[4] + w[0], w[2], w[3])
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
+        return self.read(self.trunk(pixels))
+
+    def trunk(self, pixels: Tensor) -> Trunk:
+        """[B, 3, S, S] normalised pixels -> the maps of the convolutions."""
         maps = [self.stem(_with_place(pixels).to(memory_format=torch.channels_last))]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
@@ -109,10 +124,14 @@ class ConvEncoder(nn.Module):
             finished.append(x)
         d16, _, d4, d2 = finished
         deep = torch.cat([maps[-1], F.avg_pool2d(d16, 2)], dim=1).flatten(2).transpose(1, 2)
-        context = self.context_norm(self.context(deep))
-        overview, present = self.overview(deep, d4)
+        return Trunk(d16, d4, d2, deep)
+
+    def read(self, trunk: Trunk) -> ImageFeatures:
+        """What the two modules read of the maps."""
+        context = self.context_norm(self.context(trunk.deep))
+        overview, present = self.overview(trunk.deep, trunk.d4)
         tokens = torch.cat([overview.to(context.dtype), context], dim=1)
-        return ImageFeatures(self.embed(d16), (d4, d2), tokens, present)
+        return ImageFeatures(self.embed(trunk.d16), (trunk.d4, trunk.d2), tokens, present)
 
 
 def _with_place(pixels: Tensor) -> Tensor:

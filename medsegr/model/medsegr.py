@@ -79,7 +79,10 @@ class MedSegR(nn.Module):
 
     def forward(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
         """Losses by name; "loss" is their weighted sum."""
-        features = self.encoder(batch.pixels)
+        return self.losses(self.encoder(batch.pixels), batch, weights)
+
+    def losses(self, features: ImageFeatures, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+        """The same from finished features; the batch's pixels are not looked at."""
         read = self.context.read(features.context, batch.packed, batch.question_states)
         hidden = read[:, features.context.shape[1] :]
         text = self.context.text_loss(hidden, batch.packed)

@@ -20,6 +20,8 @@ class ModelConfig:
     `pixel_widths` the widths of the way back up, at strides 16, 8, 4 and 2.
     `question_encoder` is "minilm" (frozen sentence encoder) or "scratch" (the language model's own embeddings).
     `calibration` has slope, offset and the weight of the words (0 if it has two numbers only), see `medsegr.training.calibrate`.
+    `denial` has the weights and the offset of the rule by which a structure asked for by name is called absent, see
+    `medsegr.denial`; without it only a sure "No" of the language model denies it.
     `seg_state` is "token" (state at `[SEG]`) or "predicting" (state just before it, as LISA does).
     `grounding_head` is "seg_tokens" (a `[SEG]` state is a prompt) or "cross_attention" (the image attends to all that was read).
     """
@@ -47,6 +49,7 @@ class ModelConfig:
     pixel_std: float = 0.28
     targets: tuple[str, ...] = ()
     calibration: tuple[float, ...] = (1.0, 0.0, 0.0)
+    denial: tuple[float, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

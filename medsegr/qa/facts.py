@@ -200,6 +200,40 @@ def load_knowledge(extra: Path | None = None) -> KnowledgeBase:
     return KnowledgeBase(concepts)
 
 
+SITE = "knowledge.yaml"
+"""What a site told about structures that this knowledge base lacks, beside the weights that learnt them."""
+
+
+def plain_concept(name: str, synonyms: Iterable[str] = (), location: str = "") -> Concept:
+    """A structure of which little more than its names is known."""
+    plural = name.endswith("s") and not name.endswith(("us", "as", "is", "ss"))
+    others = tuple(dict.fromkeys(s for s in synonyms if s != name))
+    return Concept(name, others, plural, "", location, {}, ())
+
+
+def site_concepts(directory: Path) -> dict[str, Concept]:
+    """Concepts of the `knowledge.yaml` in a checkpoint's directory, by name; none where there is no such file."""
+    path = directory / SITE
+    if not path.is_file():
+        return {}
+    rows = [_row(entry, path.name) for entry in _entries(path)]
+    return {
+        _text(row, "name", path.name): plain_concept(
+            _text(row, "name", path.name),
+            map(str, row.get("synonyms") or ()),
+            str(row.get("location") or ""),
+        )
+        for row in rows
+    }
+
+
+def write_site_concepts(directory: Path, concepts: Iterable[Concept]) -> None:
+    """Add concepts to the `knowledge.yaml` of a checkpoint's directory."""
+    known = {**site_concepts(directory), **{c.name: c for c in concepts}}
+    rows = [{"name": c.name, "synonyms": list(c.synonyms), "location": c.location} for c in known.values()]
+    (directory / SITE).write_text(yaml.safe_dump(rows, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
 def read_more_facts(path: Path) -> dict[str, tuple[Fact, ...]]:
     """Facts by the name of their concept: entries of `about`, `facts` and `held_out`, the latter two lists of texts by kind; ids
     are `name.more.1` and so on. Raises `MedSegRError` naming the file and the entry that is wrong."""

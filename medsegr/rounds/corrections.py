@@ -103,7 +103,7 @@ class CorrectionStore:
             with self.database.session() as session, session.begin():
                 session.add(row)
                 session.flush()
-                stored = _correction(row)
+                stored = correction_of(row)
             committed = True
             return stored
 
@@ -122,7 +122,7 @@ class CorrectionStore:
                 raise StoreError(
                     "No correction has this id; `GET /medsegr/corrections` lists those that exist."
                 )
-            return _correction(row)
+            return correction_of(row)
 
     def corrections(
         self,
@@ -141,7 +141,7 @@ class CorrectionStore:
             if wanted is not None:
                 query = query.where(column == wanted)
         with self.database.session() as session:
-            return [_correction(row) for row in reversed(session.scalars(query).all())]
+            return [correction_of(row) for row in reversed(session.scalars(query).all())]
 
     def mask(self, correction_id: str, k: int) -> StoredMask:
         """Mask `k` (from 1, in the order of the findings); raises `StoreError`."""
@@ -170,7 +170,8 @@ def _row(id_: str, new: NewCorrection) -> CorrectionRow:
     )
 
 
-def _correction(row: CorrectionRow) -> Correction:
+def correction_of(row: CorrectionRow) -> Correction:
+    """The row, detached from the database."""
     return Correction(
         id=row.id,
         turn_id=row.turn_id,

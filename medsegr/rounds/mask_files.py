@@ -47,24 +47,12 @@ class MaskFiles:
     def write(self, id_: str, masks: Sequence[bytes], shape: Sequence[int], geometry: dict[str, Any]) -> None:
         """Store `masks` (none is fine: the grid alone) as a whole file; whatever interrupts it leaves none."""
         path = self.path(id_)
-        path.parent.mkdir(exist_ok=True)
         arrays: dict[str, NDArray[Any]] = {
             f"packed_{n}": np.frombuffer(mask, np.uint8) for n, mask in enumerate(masks, start=1)
         }
         arrays["shape"] = np.asarray(shape, np.int64)
         arrays["geometry"] = np.frombuffer(json.dumps(geometry).encode(), np.uint8)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".npz", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        for folder in (path.parent, self.folder):  # the names must outlive a power cut as well
-            _sync_folder(folder)
+        write_arrays(path, arrays)
 
     def read(self, id_: str, n: int) -> StoredMask:
         """Mask `n` (from 1) of `id_`; mask 0 is an empty one on their grid. Raises `StoreError`."""
@@ -95,6 +83,25 @@ class MaskFiles:
             raise StoreError(
                 "These masks are lost or damaged; restore the state folder, or ask the question again."
             ) from error
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Put a compressed .npz in place of `path`, whole and on the disk when this returns; whatever interrupts it leaves the
+    old file or none. The folder of `path` is made when missing; the one above it must exist.
+    """
+    path.parent.mkdir(exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".npz", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    for folder in (path.parent, path.parent.parent):  # the names must outlive a power cut as well
+        _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -59,12 +59,13 @@ class Turn:
 class TurnStore:
     """Thread-safe access to the turns under `folder`, which is created when missing. Raises `StoreError`.
 
-    Other stores of the same folder are built on `database`.
+    `url` names another database than the folder's own (see `Database`). Other stores of the same folder are built on
+    `database`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.folder = folder
-        self.database = Database(folder)
+        self.database = Database(folder, url)
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._close_orphans()
 

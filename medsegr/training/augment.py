@@ -32,8 +32,8 @@ NONE = Augmentation(0, 0, 0, 0, 0, 0)
 def warp_matrices(
     ranges: Augmentation, mirror_x: Tensor, mirror_y: Tensor, turn: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """[B, 2, 3] affine matrices for `affine_grid`; mirror_x, mirror_y, turn [B] bool say which images may be mirrored, or turned by
-    quarters (half of these are)."""
+    """[B, 2, 3] affine matrices for `affine_grid`; mirror_x, mirror_y, turn [B] bool say which images may be
+    mirrored, or turned by quarters (half of these are)."""
     n = len(mirror_x)
 
     def uniform(width: float) -> Tensor:

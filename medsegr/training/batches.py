@@ -7,6 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -146,6 +147,28 @@ def make_batch(
     """Draw, augment and pack one step; tensors on the CPU."""
     cases = sampler.draw(sampling.images)
     rgb, labels = augmented(cases, ranges, generator)
+    return batch_of(model, encoder, sampler, sampling, cases, model.normalise(rgb), labels)
+
+
+class Conversations(Protocol):
+    """What a batch needs of whoever drew its images."""
+
+    rng: random.Random
+
+    def conversations(self, case: Case, sampling: Sampling) -> list[Conversation]:
+        """Some of a case's conversations."""
+
+
+def batch_of(
+    model: MedSegR,
+    encoder: SentenceEncoder | None,
+    sampler: Conversations,
+    sampling: Sampling,
+    cases: Sequence[Case],
+    pixels: Tensor,
+    labels: Tensor,
+) -> Batch:
+    """Pack conversations about the images [B, 3, S, S] (none, where features are at hand) with label maps [B, S, S]."""
     context = model.context
     drawn: list[list[Conversation]] = []
     rows: list[list[tuple[Packed, Tensor]]] = []
@@ -184,7 +207,7 @@ def make_batch(
     number = {name: i for i, name in enumerate(model.config.targets)}
     points, point_labels = clicks(truth, sampler.rng, sampling.click)
     return Batch(
-        model.normalise(rgb),
+        pixels,
         packed,
         states,
         torch.tensor([q.row for q in queries], dtype=torch.long),
@@ -212,7 +235,7 @@ def augmented(
             rgb[i] = rgb[i].flip(1)
             labels[i] = torch.from_numpy(case.swap)[labels[i].flip(1).long()]
     may = [torch.tensor([getattr(c, name) for c in cases]) for name in ("mirror_x", "mirror_y", "turn")]
-    return augment(rgb, labels, *may, ranges, generator)
+    return augment(rgb, labels, may[0], may[1], may[2], ranges, generator)
 
 
 def shown(cases: Sequence[Case], labels: Tensor, targets: Sequence[str]) -> Tensor:

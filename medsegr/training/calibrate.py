@@ -1,24 +1,31 @@
-"""Confidence: a logistic curve from the mask decoder's quality score and the probability of the answer's words to P(Dice >= 0.7).
+"""What is fitted once a model is trained, on patients kept out of training: its confidence, and when it denies what is asked for
+by name (`medsegr.training.fit_denial`).
 
-It is fitted on patients kept out of training, half of it on facts that were kept out as well: a model is surer of what it was
-told than of what it has to work out.
+The confidence is a logistic curve from the mask decoder's quality score and the probability of the answer's words to
+P(Dice >= 0.7). Half of its questions ask by facts that were kept out as well: a model is surer of what it was told than of
+what it has to work out.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from medsegr.evaluation.metrics import dice
+from medsegr.files import write_whole
+from medsegr.model.checkpoint import read_config, read_meta
 from medsegr.predictor import Predictor
 from medsegr.qa.schema import Turn
+from medsegr.training.fit_denial import fit_denial
 from medsegr.training.images import Case
 
 GOOD_DICE = 0.7
@@ -96,3 +103,34 @@ def calibrate(
     """Slope, offset and weight of the words, and the number of findings behind them, for the checkpoint in `directory`."""
     scores, good = finding_scores(Predictor.from_pretrained(directory, device), cases)
     return fit_curve(scores, good), len(scores)
+
+
+def recalibrate(directory: Path, cases: Sequence[Case], device: str = "cpu") -> dict[str, Any]:
+    """Fit denial and then, with it, the confidence of the checkpoint in `directory` on `cases`, and write both into its
+    config.json; its weights and their hashes stay. Returns what meta.json keeps of it."""
+    _change_config(directory, denial=())
+    denial = fit_denial(Predictor.from_pretrained(directory, device), cases)
+    _change_config(directory, denial=denial.rule)
+    curve, count = calibrate(directory, cases, device)
+    _change_config(directory, calibration=curve)
+    record = {
+        "patients_kept_out": len({case.patient_id for case in cases}),
+        "findings": count,
+        **dict(zip(("slope", "offset", "words"), curve, strict=True)),
+        "denial": asdict(denial),
+    }
+    meta = read_meta(directory)
+    write_whole(directory / "meta.json", _json({**meta, "calibration": record}))
+    return record
+
+
+def _change_config(directory: Path, **fields: tuple[float, ...]) -> None:
+    """Put these fields of `ModelConfig` into config.json; raises `CheckpointError` for a directory that is no checkpoint."""
+    changed = {**read_config(directory).to_json(), **fields}
+    path = directory / "config.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    write_whole(path, _json({**whole, "model": changed}))
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"

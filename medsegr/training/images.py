@@ -22,9 +22,10 @@ class Case:
     """One training image with everything asked about it.
 
     `rgb` [S, S, 3] uint8; `labels` [S, S] uint8 (0 = background); `mirror_x`, `mirror_y` say whether it may be mirrored left to
-    right and top to bottom, `turn` whether it may be turned by quarters; `present` and `absent` are the labels that its conversations show in it, or declare absent from it
-    although the set knows them. `values` are the label values of every target of the set; where `exhaustive`, a target without
-    pixels is absent. `swap` [256] renumbers the labels of a mirrored image whose left and right are alike (None: no such image).
+    right and top to bottom, `turn` whether it may be turned by quarters; `present` and `absent` are the labels that its
+    conversations show in it, or declare absent from it although the set knows them. `values` are the label values of every
+    target of the set; where `exhaustive`, a target without pixels is absent. `swap` [256] renumbers the labels of a mirrored
+    image whose left and right are alike (None: no such image).
     """
 
     image: str

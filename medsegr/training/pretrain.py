@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medsegr.errors import MedSegRError, QAFileError
-from medsegr.model.checkpoint import save_checkpoint, with_calibration
+from medsegr.model.checkpoint import save_checkpoint
 from medsegr.model.losses import LossWeights
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.reader import read_qa
 from medsegr.qa.schema import Conversation
 from medsegr.training.augment import NONE, Augmentation
 from medsegr.training.batches import Sampler, Sampling
-from medsegr.training.calibrate import calibrate, kept_for_calibration, without_kept_facts
+from medsegr.training.calibrate import kept_for_calibration, recalibrate, without_kept_facts
 from medsegr.training.card import model_card
 from medsegr.training.images import load_cases
 from medsegr.training.record import run_record
@@ -186,16 +186,7 @@ def run(options: PretrainOptions) -> Path:
     meta = run_record(options, model, cases, clock, losses)
     save_checkpoint(model, options.out, meta, model_card(meta, conversations))
     if kept and options.stage != "vision":
-        (slope, offset, words), count = calibrate(options.out, kept, options.device)
-        model.config = with_calibration(model.config, slope, offset, words)
-        meta["calibration"] = {
-            "patients_kept_out": len({c.patient_id for c in kept}),
-            "findings": count,
-            "slope": slope,
-            "offset": offset,
-            "words": words,
-        }
-        save_checkpoint(model, options.out, meta, model_card(meta, conversations))
+        recalibrate(options.out, kept, options.device)
     return options.out
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from medsegr.imaging.label_reading import read_label_map
 from medsegr.rounds.corrections import NewCorrection, NewFinding, Origin, Verdict
+from medsegr.rounds.labels import markup_problem
 from medsegr.rounds.mask_files import PackedMasks
 from medsegr.rounds.store import Turn
 from medsegr.web.errors import Refusal
@@ -39,6 +40,8 @@ def _label(value: str) -> str:
     value = value.strip()
     if not 1 <= len(value) <= MAX_LABEL or not value.isprintable():
         raise ValueError(f"A label must have 1 to {MAX_LABEL} printable characters.")
+    if problem := markup_problem(value):
+        raise ValueError(problem)
     return value
 
 

@@ -21,6 +21,7 @@ from medsegr.web.correcting import CorrectionBody, check_rules, checked
 from medsegr.web.edge import SentenceRoute
 from medsegr.web.errors import Refusal
 from medsegr.web.forms import Form, FormLimits, read_form
+from medsegr.web.learning import Learner
 from medsegr.web.login.identity import User, current_user
 from medsegr.web.login.ownership import turn_of
 from medsegr.web.requests import parse, parse_object
@@ -52,8 +53,11 @@ def corrections_router(
     corrections: CorrectionStore,
     guards: Sequence[Depends] = (),
     limits: FormLimits | None = None,
+    learner: Learner | None = None,
 ) -> APIRouter:
-    """The router; `guards` are dependencies (a login) that every route gets."""
+    """The router; `guards` are dependencies (a login) that every route gets. `learner` hears of every correction once it
+    counts.
+    """
     router = APIRouter(
         prefix="/medsegr/corrections",
         tags=["MedSeg-R"],
@@ -77,6 +81,8 @@ def corrections_router(
             user = current_user(request)
             async with reading:
                 stored = await run_in_threadpool(_add, turns, corrections, body, form, user)
+                if learner:
+                    await run_in_threadpool(learner.learn, stored)
         return JSONResponse(asdict(stored), status_code=201)
 
     @router.get("", summary="The newest corrections, of one image or turn if named, oldest first")

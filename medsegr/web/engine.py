@@ -2,7 +2,7 @@
 
 Started by `worker.ModelWorker` with one end of a socket pair. When the other end closes, for whatever reason,
 the process ends at once, so a killed server leaves no orphan. It writes no question, answer or exception
-message to any log.
+message to any log. Between questions it looks at images ahead ({"do": "score"}) for active learning.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 
 from medsegr.errors import MedSegRError, QuestionError
 from medsegr.imaging import Picture, Volume, measure, read_image
+from medsegr.web.ahead import Ahead
 from medsegr.web.jobs import Job, decode, encode
 from medsegr.web.masks import Geometry
 from medsegr.web.predicting import FindingLike, PredictorLike, build, golden
@@ -163,9 +164,10 @@ class Engine:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, str]] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         self._images = Images()
+        self._ahead = Ahead()
 
     def run(self, factory: str, checkpoint: str, device: str) -> int:
         """Load, report, then answer until the server goes away."""
@@ -187,12 +189,19 @@ class Engine:
             }
         )
         while True:
-            self._answer(predictor, self._jobs.get())
+            self._answer(predictor, *self._jobs.get())
 
-    def _answer(self, predictor: PredictorLike, job: Job) -> None:
+    def _answer(self, predictor: PredictorLike, job: Job, do: str = "ask") -> None:
         masks: list[bytes] = []
+
+        def stop() -> bool:
+            return job.id in self._cancelled
+
         try:
-            fields, masks = answer(predictor, self._images, job, self._say, lambda: job.id in self._cancelled)
+            if do == "score":
+                fields: dict[str, Any] = {"look": self._ahead.look(predictor, job, stop)}
+            else:
+                fields, masks = answer(predictor, self._images, job, self._say, stop)
             frame = encode({"event": "done", "masks": len(masks), **fields})
         except Exception as error:  # noqa: BLE001  # the process must live on for the next question
             frame, masks = encode(_failure(error, "it was answering")), []
@@ -212,7 +221,7 @@ class Engine:
             if message["do"] == "cancel":
                 self._cancelled.add(message["id"])
             else:
-                self._jobs.put(Job.from_json(message["job"]))
+                self._jobs.put((Job.from_json(message["job"]), message["do"]))
 
 
 def main() -> int:

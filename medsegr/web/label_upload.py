@@ -27,13 +27,15 @@ from medsegr.imaging import read_image
 from medsegr.imaging.dicom_headers import files_below
 from medsegr.imaging.dicom_series import stacks
 from medsegr.imaging.label_reading import LabelMap, read_label_map, read_raw_labels
-from medsegr.rounds.corrections import CorrectionStore, NewCorrection, NewFinding, Origin, Verdict
+from medsegr.rounds.corrections import Correction, CorrectionStore, NewCorrection, NewFinding, Origin, Verdict
+from medsegr.rounds.labels import markup_problem
 from medsegr.rounds.store import Turn, TurnStore
 from medsegr.web.correcting import MAX_LABEL, pack
 from medsegr.web.edge import SentenceRoute
 from medsegr.web.errors import Refusal
 from medsegr.web.forms import Form, FormLimits, read_form
 from medsegr.web.image_files import ImageFile
+from medsegr.web.learning import Learner
 from medsegr.web.login.identity import current_user
 from medsegr.web.masks import Geometry, extension_for, label_names, write
 from medsegr.web.requests import parse_object
@@ -89,8 +91,11 @@ def label_router(
     guards: Sequence[Depends] = (),
     grids_of: GridsOf = read_grids,
     limits: FormLimits | None = None,
+    learner: Learner | None = None,
 ) -> APIRouter:
-    """The router; `find` resolves an image id of the datastore and raises `Refusal`."""
+    """The router; `find` resolves an image id of the datastore and raises `Refusal`. `learner` hears of every correction
+    once it counts.
+    """
     router = APIRouter(prefix="/datastore", tags=["Datastore"], route_class=SentenceRoute)
     reading = asyncio.Semaphore(AT_ONCE)
 
@@ -106,9 +111,13 @@ def label_router(
             client, names, editor = _client(params), _names(params), current_user(request).name
             upload = Upload(image, tag or FINAL, params, names, client, editor)
             async with reading:
-                reply = await run_in_threadpool(
+                label_id, stored = await run_in_threadpool(
                     _keep, turns, corrections, find, keeper, grids_of, upload, form
                 )
+                if learner:  # before the app hears of it, which may start to train
+                    await run_in_threadpool(learner.learn, stored)
+                told = await run_in_threadpool(keeper.saved, stored.image_id, label_id)
+            reply = {**told, "image": stored.image_id, "label": label_id}
         return JSONResponse(reply)
 
     return router
@@ -122,10 +131,10 @@ def _keep(
     grids_of: GridsOf,
     upload: Upload,
     form: Form,
-) -> dict[str, Any]:
+) -> tuple[str, Correction]:
     """Check everything; then masks on our disk, the label in the datastore, the correction's row, in this order, so
     that a failure leaves no correction of a label that was not saved. A failure of the last step is told to the
-    client, whose second attempt takes the label's place.
+    client, whose second attempt takes the label's place. Gives the label's id and the correction.
     """
     image = find(upload.image_id)
     with tempfile.TemporaryDirectory(prefix="medsegr-") as name:
@@ -146,12 +155,12 @@ def _keep(
         with corrections.prepared(new) as commit:
             label_id = keeper.save(image.id, file, upload.tag, upload.params | _place(turn))
             try:
-                commit()
+                stored = commit()
             except SQLAlchemyError as error:
                 raise Refusal(
                     500, "The label was saved, but not recorded as a correction; send it once more."
                 ) from error
-    return {**keeper.saved(image.id, label_id), "image": image.id, "label": label_id}
+    return label_id, stored
 
 
 def _place(turn: Turn | None) -> dict[str, int]:
@@ -240,6 +249,8 @@ def _names(params: dict[str, Any]) -> dict[int, str]:
             raise Refusal(
                 422, f"Each entry of `label_info` needs a `name` of 1 to {MAX_LABEL} printable characters."
             )
+        if problem := markup_problem(name):
+            raise Refusal(422, problem)
         if value in names or name.strip().casefold() in (known.casefold() for known in names.values()):
             raise Refusal(422, "`label_info` has a name or an `idx` twice; each is expected once.")
         names[value] = name.strip()

@@ -72,7 +72,9 @@ Listener = Callable[[Update], None]
 
 
 class Service:
-    """The one object behind the routes. `targets` are the names of the fixed labels, in order."""
+    """The one object behind the routes. `targets` are the names of the fixed labels, in the order of their ids from 1; the
+    list grows when a version that knows more takes charge.
+    """
 
     def __init__(self, worker: ModelWorker, store: TurnStore, targets: Sequence[str]) -> None:
         self.worker, self.store, self.targets = worker, store, tuple(targets)
@@ -240,8 +242,9 @@ class Service:
         listener(Update(EventKind.DONE, outcome.params, outcome=outcome))
 
     def _finish(self, turn_id: str, event: Event, place: dict[str, Any]) -> Outcome:
-        data, info = event.data, self.worker.info
-        version, licence = (info.version, info.licence) if info else ("unknown", "unknown")
+        data = event.data
+        # Of the process that answered, not of the model in charge: another may have taken over meanwhile.
+        version, licence = data.get("model_version", "unknown"), data.get("weights_licence", "unknown")
         geometry = Geometry.from_json(data["geometry"])
         findings = [{"n": n, "value": n, **finding} for n, finding in enumerate(data["findings"], start=1)]
         self.store.finish(

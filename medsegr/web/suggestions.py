@@ -6,7 +6,7 @@ buttons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import zip_longest
 from typing import Any
@@ -114,8 +114,8 @@ def _knowledge() -> dict[str, Concept]:
     return dict(load_knowledge().concepts)
 
 
-def suggestions_router(targets: Sequence[str], guards: Sequence[Depends] = ()) -> APIRouter:
-    """The router; `targets` are the names that the model was trained on, `guards` dependencies (a login)."""
+def suggestions_router(targets: Callable[[], Sequence[str]], guards: Sequence[Depends] = ()) -> APIRouter:
+    """The router; `targets` gives the names that the model in charge was trained on, `guards` dependencies (a login)."""
     router = APIRouter(prefix="/medsegr", tags=["MedSeg-R"], route_class=SentenceRoute)
 
     @router.get(
@@ -125,6 +125,6 @@ def suggestions_router(targets: Sequence[str], guards: Sequence[Depends] = ()) -
         for name, text in (("modality", modality), ("body_part", body_part)):
             if text and len(text) > MAX_TEXT:
                 raise Refusal(422, f"`{name}` has {len(text)} characters; at most {MAX_TEXT} are accepted.")
-        return {"suggestions": suggest(targets, modality, body_part)}
+        return {"suggestions": suggest(targets(), modality, body_part)}
 
     return router

@@ -39,10 +39,27 @@ def application(decision: Decision, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     copy.router.routes[:] = list(stock.router.routes)
     copy.user_middleware = list(stock.user_middleware)
     nothing: Any = SimpleNamespace(
-        find=None, resolve=None, targets=(), store=SimpleNamespace(database=None), worker=None, series=None
+        find=None,
+        resolve=None,
+        targets=(),
+        store=SimpleNamespace(database=None),
+        worker=None,
+        series=None,
+        get_unlabeled_images=None,
+        get_image_info=None,
     )
     archive = Pacs("http://127.0.0.1:9/dicom-web")
-    routes.install(copy, nothing, nothing, {"medsegr": False}, nothing, decision=decision, archive=archive)
+    routes.install(
+        copy,
+        nothing,
+        nothing,
+        {"medsegr": False},
+        nothing,
+        decision=decision,
+        archive=archive,
+        loop=nothing,
+        chooser=nothing,
+    )
     return copy
 
 

@@ -60,7 +60,7 @@ def test_batch_inference_knows_the_stacks_of_a_series(main: ModuleType, tmp_path
         asked.append(image)
         raise Refusal(422, "Enough.")
 
-    task = importlib.import_module("lib.infers.medsegr").MedSegRInfer(SimpleNamespace(ask=ask), {}, 3)
+    task = importlib.import_module("lib.infers.medsegr").MedSegRInfer(SimpleNamespace(ask=ask), 3)
     app = object.__new__(main.MedSegRApp)
     app._infers = {"medsegr": task}
     series: Any = ImageFile("1.2", tmp_path, ("one", "other"), hold=lambda: lambda: None)  # type: ignore[arg-type]

@@ -91,13 +91,61 @@ def test_a_reason_is_one_that_is_known_of_the_phrase(tiny: MedSegR) -> None:
 
 def test_an_answer_may_go_on_to_the_next_structure_instead(tiny: MedSegR) -> None:
     tokenizer = tiny.context.tokenizer
-    guide = Guide(tokenizer, Limits(("liver",), reasons={"liver": ("makes bile.",)}))
+    guide = Guide(tokenizer, Limits(("liver", "spleen"), reasons={"liver": ("makes bile.",)}))
     for token in tokenizer.encode("The <p>liver</p> [SEG]", add_special_tokens=False):
         guide.step(token)
     wish = torch.full((len(tokenizer),), 0.1)
     comma = tokenizer.encode(",", add_special_tokens=False)[0]
     wish[comma] = 1.0
     assert _write(guide, wish) == [comma]
+
+
+def test_nothing_opens_another_phrase_when_all_that_may_be_said_is_said() -> None:
+    """No "liver and liver": neither right after the mask token nor later, with a known reason or without."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(EMBEDDED / "context")
+    spell = partial(tokenizer.encode, add_special_tokens=False)
+    opening = {token_id(tokenizer, PHRASE_START), token_id(tokenizer, SEG)}
+    joining = {spell(text)[0] for text in (" and", " with", ",")}
+    ending = {token_id(tokenizer, END), spell(".")[0]}
+    for reasons in ({"liver": ("makes bile.",)}, {}):
+        guide = Guide(tokenizer, Limits(("liver",), reasons=reasons))
+        wish = torch.ones(len(tokenizer))
+        assert guide.allow(wish)[token_id(tokenizer, PHRASE_START)] == 1.0
+        for token in spell("The <p>liver</p> [SEG]"):
+            guide.step(token)
+        left = guide.allow(wish)
+        assert all(left[token] == 0.0 for token in opening | joining)
+        assert all(left[token] == 1.0 for token in ending | set(spell(" is")))
+        for token in spell(" is outlined"):
+            guide.step(token)
+        later = guide.allow(wish)
+        assert all(later[token] == 0.0 for token in opening)
+        assert all(later[token] == 1.0 for token in joining | ending), "words may still be joined"
+
+
+def test_no_more_than_were_asked_for_are_outlined_later_either(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    guide = Guide(tokenizer, Limits(("liver", "left kidney"), 1))
+    for token in tokenizer.encode("The <p>liver</p> [SEG] makes bile.", add_special_tokens=False):
+        guide.step(token)
+    assert guide.allow(torch.ones(len(tokenizer)))[token_id(tokenizer, PHRASE_START)] == 0.0
+
+
+def test_a_decided_denial_is_said_however_unlikely_and_outlines_nothing(tiny: MedSegR) -> None:
+    tokenizer = tiny.context.tokenizer
+    denial = tokenizer.encode(DENIAL, add_special_tokens=False)[0]
+    start = token_id(tokenizer, PHRASE_START)
+    wish = torch.ones(len(tokenizer))
+    wish[denial] = 0.1
+    asked = Guide(tokenizer, Limits(("liver",), sure_denial=0.05))
+    assert int(asked.allow(wish).argmax()) != denial, "a denial that may be said need not be"
+    decided = Guide(tokenizer, Limits(("liver",), sure_denial=0.05, decided=True))
+    chosen = decided.allow(wish)
+    assert int(chosen.argmax()) == denial and chosen[denial] == wish[denial], "its probability is kept"
+    decided.step(denial)
+    assert decided.allow(wish)[start] == 0.0
+    barred = Guide(tokenizer, Limits(("liver",), sure_denial=0.2, decided=True))
+    assert barred.allow(wish)[denial] == 0.0 and barred.allow(wish)[start] == 1.0
 
 
 def test_an_answer_may_end_with_its_mask_token_or_after_the_shorter_of_two_reasons(tiny: MedSegR) -> None:
@@ -130,7 +178,7 @@ def test_of_several_structures_none_is_explained(tiny: MedSegR) -> None:
 
 def test_a_mask_token_without_a_phrase_has_no_reasons(tiny: MedSegR) -> None:
     tokenizer = tiny.context.tokenizer
-    guide = Guide(tokenizer, Limits(("liver",), reasons={"liver": ("makes bile.",)}))
+    guide = Guide(tokenizer, Limits(("liver", "spleen"), reasons={"liver": ("makes bile.",)}))
     for token in tokenizer.encode("The <p>liver</p> [SEG] makes bile. [SEG]", add_special_tokens=False):
         guide.step(token)
     wish = torch.rand(len(tokenizer))

@@ -13,7 +13,8 @@ HERE = Path(__file__).resolve().parent
 PLUGIN = HERE.parents[1] / "plugins" / "ohif"
 
 
-def test_the_panels_modules_pass_their_tests() -> None:
+@pytest.mark.parametrize("tests", sorted(file.name for file in HERE.glob("*.test.mjs")))
+def test_the_panels_modules_pass_their_tests(tests: str) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node")
@@ -25,7 +26,7 @@ def test_the_panels_modules_pass_their_tests() -> None:
         "--no-warnings",
         "--experimental-default-type=module",
         "--test",
-        str(HERE / "panel_modules.test.mjs"),
+        str(HERE / tests),
     ]
     done = subprocess.run(
         command, env={**os.environ, "MEDSEGR_PLUGIN": str(PLUGIN)}, capture_output=True, text=True, timeout=60

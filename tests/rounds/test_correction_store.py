@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
+from state_rows import Place
 
 from medsegr.rounds.corrections import (
     CorrectionStore,
@@ -22,7 +23,7 @@ from medsegr.rounds.corrections import (
     Verdict,
 )
 from medsegr.rounds.database import Database
-from medsegr.rounds.store import NewTurn, StoreError, TurnStore
+from medsegr.rounds.store import NewTurn, StoreError
 
 SHAPE = (3, 5)
 GEOMETRY = {"shape": list(SHAPE), "affine": None, "spacing_mm": [0.5, 0.5]}
@@ -56,8 +57,8 @@ def files(folder: Path) -> list[Path]:
     return [path for path in (folder / "corrections").rglob("*") if path.is_file()]
 
 
-def test_a_correction_comes_back_as_it_was_stored(tmp_path: Path) -> None:
-    turns = TurnStore(tmp_path)
+def test_a_correction_comes_back_as_it_was_stored(place: Place) -> None:
+    turns = place.turns()
     turn = turns.add(NewTurn("img", "?"))
     mask, nothing = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
     mask[1, 2:] = True
@@ -68,7 +69,7 @@ def test_a_correction_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     )  # fmt: skip
     stored = CorrectionStore(turns.database).add(new)
     turns.dispose()
-    again = CorrectionStore(Database(tmp_path))
+    again = CorrectionStore(place.open())
     assert again.get(stored.id) == stored
     assert (stored.turn_id, stored.image_id, stored.editor, stored.client_id) == (
         turn,
@@ -92,8 +93,8 @@ def test_a_correction_comes_back_as_it_was_stored(tmp_path: Path) -> None:
         again.get("0" * 32)
 
 
-def test_corrections_are_listed_by_image_turn_and_editor_oldest_first(tmp_path: Path) -> None:
-    turns = TurnStore(tmp_path)
+def test_corrections_are_listed_by_image_turn_and_editor_oldest_first(place: Place) -> None:
+    turns = place.turns()
     turn = turns.add(NewTurn("a", "?"))
     store = CorrectionStore(turns.database)
     ids = [
@@ -112,12 +113,12 @@ def test_corrections_are_listed_by_image_turn_and_editor_oldest_first(tmp_path: 
     assert [c.id for c in store.corrections(limit=2)] == ids[2:]
 
 
-def test_a_correction_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
-    store = CorrectionStore(Database(tmp_path))
+def test_a_correction_that_is_not_committed_leaves_nothing(place: Place) -> None:
+    store = CorrectionStore(place.open())
     with pytest.raises(RuntimeError, match="elsewhere"), store.prepared(correction()):
-        assert len(files(tmp_path)) == 1
+        assert len(files(place.folder)) == 1
         raise RuntimeError("elsewhere it failed")
-    assert files(tmp_path) == [] and store.corrections() == []
+    assert files(place.folder) == [] and store.corrections() == []
 
 
 def test_masks_that_cannot_be_written_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,11 +138,11 @@ def test_a_row_that_cannot_be_written_takes_its_masks_along(tmp_path: Path) -> N
     assert files(tmp_path) == []
 
 
-def test_a_correction_of_a_turn_that_does_not_exist_is_not_stored(tmp_path: Path) -> None:
-    store = CorrectionStore(Database(tmp_path))
-    with pytest.raises(Exception, match="FOREIGN KEY"):
+def test_a_correction_of_a_turn_that_does_not_exist_is_not_stored(place: Place) -> None:
+    store = CorrectionStore(place.open())
+    with pytest.raises(Exception, match="(?i)foreign key"):
         store.add(correction("img", "ann", "f" * 32))
-    assert files(tmp_path) == []
+    assert files(place.folder) == []
 
 
 WRITER = """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from state_rows import Place
 
 from medsegr.rounds.store import NewTurn, StoreError, TurnStatus, TurnStore
 
@@ -27,8 +28,8 @@ def finish(store: TurnStore, turn_id: str, masks: list[np.ndarray]) -> None:
     )
 
 
-def test_a_turn_comes_back_as_it_was_stored(tmp_path: Path) -> None:
-    store = TurnStore(tmp_path / "state")
+def test_a_turn_comes_back_as_it_was_stored(place: Place) -> None:
+    store = place.turns()
     history = ({"question": "Is it CT?", "answer": "Yes."},)
     turn_id = store.add(NewTurn("img", "Where is it?", history, "ann", "slicer-1", {"slices": "3"}))
     assert store.get(turn_id).status is TurnStatus.QUEUED
@@ -37,7 +38,7 @@ def test_a_turn_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     mask = np.zeros((3, 5), bool)
     mask[1, 2:] = True
     finish(store, turn_id, [mask, ~mask])
-    turn = TurnStore(tmp_path / "state").get(turn_id)
+    turn = place.turns().get(turn_id)
     assert (turn.status, turn.answer, turn.model_version) == (TurnStatus.DONE, "It is here.", "v1")
     assert (turn.question, turn.history, turn.editor, turn.client_id) == (
         "Where is it?",
@@ -52,15 +53,15 @@ def test_a_turn_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     )
 
 
-def test_turns_are_listed_by_image_oldest_first(tmp_path: Path) -> None:
-    store = TurnStore(tmp_path)
+def test_turns_are_listed_by_image_oldest_first(place: Place) -> None:
+    store = place.turns()
     ids = [store.add(NewTurn(image, "?")) for image in ("a", "b", "a", "a")]
     assert [turn.id for turn in store.turns("a")] == [ids[0], ids[2], ids[3]]
     assert [turn.id for turn in store.turns(limit=2)] == ids[2:]
 
 
-def test_unknown_turns_and_masks_are_said_to_be_unknown(tmp_path: Path) -> None:
-    store = TurnStore(tmp_path)
+def test_unknown_turns_and_masks_are_said_to_be_unknown(place: Place) -> None:
+    store = place.turns()
     with pytest.raises(StoreError, match="No turn"):
         store.get("0" * 32)
     turn_id = store.add(NewTurn("a", "?"))
@@ -69,8 +70,8 @@ def test_unknown_turns_and_masks_are_said_to_be_unknown(tmp_path: Path) -> None:
         store.mask(turn_id, 1)
 
 
-def test_an_answer_without_findings_keeps_the_grid(tmp_path: Path) -> None:
-    store = TurnStore(tmp_path)
+def test_an_answer_without_findings_keeps_the_grid(place: Place) -> None:
+    store = place.turns()
     turn_id = store.add(NewTurn("a", "?"))
     with pytest.raises(StoreError, match="queued"):
         store.mask(turn_id, 0)
@@ -81,8 +82,8 @@ def test_an_answer_without_findings_keeps_the_grid(tmp_path: Path) -> None:
     assert (packed.packed, packed.shape, packed.geometry) == ((), (3, 5), GEOMETRY)
 
 
-def test_the_last_answer_of_a_client_is_found(tmp_path: Path) -> None:
-    store = TurnStore(tmp_path)
+def test_the_last_answer_of_a_client_is_found(place: Place) -> None:
+    store = place.turns()
     asked = [
         ("a", "ann", "c1"),
         ("a", "ann", "c1"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the system tests drive: Debian's Chromium and Orthanc, and OHIF as npm has it. Installs what is missing; starts nothing.
+# What the system tests drive: Debian's Chromium, Orthanc and Postgres, and OHIF as npm has it. Installs what is missing; starts nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -13,10 +13,11 @@ has chromium || missing+=(chromium)
 has chromedriver || missing+=(chromium-driver)
 has Orthanc || missing+=(orthanc)
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 [ -e "$OHIF/dist/index.html" ] || has npm || missing+=(npm)
 if [ "${#missing[@]}" -gt 0 ]; then
   sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
-  policy=/usr/sbin/policy-rc.d  # keeps Debian from starting Orthanc's own service
+  policy=/usr/sbin/policy-rc.d  # keeps Debian from starting services of its own
   if [ ! -e "$policy" ]; then
     trap '$sudo rm -f "$policy"' EXIT
     printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null

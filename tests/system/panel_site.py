@@ -17,7 +17,9 @@ PASSED_ON = ("content-type", "content-encoding", "cache-control", "content-dispo
 
 
 class PanelSite(ThreadingHTTPServer):
-    """Serves at `url` until `stop`. `refuse` = (status, sentence) answers every question to the server but readyz."""
+    """Serves at `url` until `stop`. `refuse` = (status, sentence) answers every question to the server but readyz; `played` =
+    {"GET /path": (status, reply)} answers for the server what takes it hours to do, such as a round; `heard` are the bodies that
+    were sent there."""
 
     daemon_threads = True
 
@@ -25,6 +27,8 @@ class PanelSite(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urlsplit(upstream).netloc
         self.refuse: tuple[int, str] | None = None
+        self.played: dict[str, tuple[int, object]] = {}
+        self.heard: list[tuple[str, object]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -69,6 +73,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(
                 status, {"Content-Type": "application/json"}, json.dumps({"detail": sentence}).encode()
             )
+            return
+        played = self.server.played.get(f"{self.command} {urlsplit(self.path).path}")
+        if played:
+            self.server.heard.append((urlsplit(self.path).path, json.loads(body) if body else None))
+            self._reply(played[0], {"Content-Type": "application/json"}, json.dumps(played[1]).encode())
             return
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=120)
         try:

@@ -450,3 +450,64 @@ def test_suggestions_fit_and_are_asked_with_one_click(page: PanelPage) -> None:
     page.click(".composer .chips button", "Outline the spleen.")
     page.until(lambda: "Found spleen." in page.last(), "it is asked")
     assert page.find(BOX).get_attribute("value") == "my draft"
+
+
+LEARNING = {
+    "version": "v0007-1a2b3c4d", "corrections_since": 3, "missing": 2, "running": None,
+    "last": {"id": 7, "status": "adopted", "sentence": "optic disc is better by 0.12."}, "can_rollback": True,
+}  # fmt: skip
+WHY = "Two ways of asking for liver gave outlines that overlap with Dice 0.41."
+
+
+def test_learning_is_shown_and_a_rollback_requested_by_keys_alone(
+    browser: Any, site: PanelSite, study: Series
+) -> None:
+    site.played = {
+        "GET /medsegr/learning": (200, LEARNING),
+        "GET /medsegr/next": (200, {"image": "1.2.9", "why": WHY, "strategy": "mixture", "study": "1.2"}),
+        "POST /medsegr/models/rollback": (200, {"current": "v0006-5e6f7a8b"}),
+        "POST /medsegr/skip": (200, {"image": "1.2.9", "skipped": True}),
+        "POST /medsegr/opened": (200, {"image": study.uid, "minutes": 30}),
+    }
+    page = PanelPage(browser, site.url).open(study.uid, modality="CT", body="ABDOMEN")
+    page.until(lambda: page.text(".learning summary") == "Learning: 3 new corrections", "it is shown")
+    assert ("/medsegr/opened", {"image": study.uid}) in site.heard
+    assert not page.find(".lesson").is_displayed(), "folded: the conversation needs the room"
+    page.js("document.querySelector('.learning summary').focus()")
+    page.keys(ENTER)
+    page.until(lambda: page.find(".lesson").is_displayed(), "Enter unfolds it")
+    assert "2 more cases are needed" in page.text(".lesson")
+    assert page.text(".decision") == "Round 7 adopted: optic disc is better by 0.12."
+    assert page.text(".version") == "v0007-1a2b3c4d"
+    focus_on(page, "Request rollback")
+    page.keys(ENTER)
+    page.until(
+        lambda: page.js("return document.activeElement.dataset.key") == "learning-reason", "a reason is asked"
+    )
+    page.keys(ENTER)
+    assert ("/medsegr/models/rollback", {"reason": ""}) not in site.heard
+    page.keys("worse on children")
+    page.snap("9-rollback")
+    assert page.faint() == []
+    page.keys(ENTER)
+    page.until(lambda: "Version v0006-5e6f7a8b is in charge again." in page.text(".lesson"), "it is told")
+    assert ("/medsegr/models/rollback", {"reason": "worse on children"}) in site.heard
+    assert "in charge again" in page.text("[aria-live]")
+    page.click(".lesson button", "Next case")
+    page.until(lambda: page.text(".case p") == WHY, "the reason is told")
+    assert (
+        page.find(".case a")
+        .get_attribute("href")
+        .endswith("?StudyInstanceUIDs=1.2&initialSeriesInstanceUID=1.2.9")
+    )
+    running = {"id": 8, "phase": "training", "done": 3, "total": 10}
+    site.played["GET /medsegr/learning"] = (200, {**LEARNING, "running": running})
+    page.click(".lesson button", "Skip it")
+    page.until(lambda: page.all(".lesson button[data-key=learning-unskip]"), "a skip can be taken back")
+    assert ("/medsegr/skip", {"image": "1.2.9", "undo": False}) in site.heard
+    page.until(lambda: page.all(".round progress"), "a round is noticed", 40)
+    assert page.js("return document.querySelector('.round progress').value") == 0.3
+    page.snap("10-learning")
+    assert page.faint() == [] and page.complaints() == []
+    heard = set(page.js("return window.fake.keys"))
+    assert heard <= {"Tab", "Alt", "Shift"}, "the viewer heard keys that were meant for the panel"

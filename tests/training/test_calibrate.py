@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medsegr.model.checkpoint import save_checkpoint
+from medsegr.model.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from medsegr.model.medsegr import MedSegR
 from medsegr.predictor import Finding, Predictor, Reply
 from medsegr.qa.schema import Target, Turn
@@ -22,6 +22,7 @@ from medsegr.training.calibrate import (
     finding_scores,
     fit_curve,
     kept_for_calibration,
+    recalibrate,
     without_kept_facts,
 )
 from medsegr.training.images import Case
@@ -185,3 +186,38 @@ def test_the_curve_of_a_checkpoint_is_fitted_on_its_own_findings(tiny: MedSegR, 
     curve, count = calibrate(tmp_path / "ck", [case])
     scores, good = finding_scores(Predictor.from_pretrained(tmp_path / "ck"), [case])
     assert count == len(scores) and curve == fit_curve(scores, good)
+
+
+def test_a_checkpoint_is_calibrated_anew_without_touching_its_weights(tiny: MedSegR, tmp_path: Path) -> None:
+    """A rule that is there already, and would deny everything, has no say in the new one; too few questions give none."""
+    tiny.config = replace(tiny.config, denial=(0.0, 0.0, 1.0), calibration=(9.0, 9.0, 9.0))
+    save_checkpoint(tiny, tmp_path / "ck", {"version": "tiny-1", "licence": "CC0", "kept": [1]}, "# card")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "ck").rglob("*") if p.suffix == ".safetensors"}
+    case = _asking(*([_turn(f"Where is the liver, {n}?", "explicit")] for n in range(3)))
+    record = recalibrate(tmp_path / "ck", [case])
+    assert {
+        p.name: p.read_bytes() for p in (tmp_path / "ck").rglob("*") if p.suffix == ".safetensors"
+    } == before
+    loaded = load_checkpoint(tmp_path / "ck")
+    assert loaded.model.config == replace(
+        tiny.config, denial=(), calibration=calibrate(tmp_path / "ck", [case])[0]
+    )
+    meta = read_meta(tmp_path / "ck")
+    assert meta["kept"] == [1] and meta["calibration"]["patients_kept_out"] == 1
+    assert record["denial"]["present"] == 3 and record["denial"]["absent"] == 0
+
+
+def test_the_rule_for_denials_is_kept_and_used(
+    tiny: MedSegR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medsegr.training.fit_denial.ENOUGH", 2)
+    save_checkpoint(tiny, tmp_path / "ck", {"version": "tiny-1", "licence": "CC0"}, "# card")
+    lacking = Turn(
+        "Where is the left kidney?", "\N{HORIZONTAL ELLIPSIS}", (), "absent_same_set", None, ("left kidney",)
+    )
+    case = _asking(
+        *([_turn(f"Where is the liver, {n}?", "explicit")] for n in range(3)), *([lacking] for _ in range(3))
+    )
+    record = recalibrate(tmp_path / "ck", [case])
+    loaded = Predictor.from_pretrained(tmp_path / "ck")
+    assert len(loaded.config.denial) == 3 and loaded.config.denial == record["denial"]["rule"]

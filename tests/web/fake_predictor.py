@@ -4,9 +4,11 @@ step after it.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ def make(checkpoint: str, device: str = "cpu") -> FakePredictor:
         raise CheckpointError("The checkpoint is broken on purpose.")
     if checkpoint.endswith("dies"):
         os._exit(9)
-    return FakePredictor()
+    return FakePredictor(Path(checkpoint))
 
 
 class FakePredictor:
@@ -49,9 +51,14 @@ class FakePredictor:
     what the last turn of the history named.
     """
 
-    targets = TARGETS
-    version = "fake-1"
     licence = "CC0"
+
+    def __init__(self, checkpoint: Path = Path()) -> None:
+        """A checkpoint with a `meta.json` says its version, and `config.json` the targets."""
+        meta, config = checkpoint / "meta.json", checkpoint / "config.json"
+        known = meta.is_file()
+        self.version = json.loads(meta.read_text())["version"] if known else "fake-1"
+        self.targets = tuple(json.loads(config.read_text())["targets"]) if known else TARGETS
 
     def set_image(self, image: Any, modality: str | None = None) -> None:
         self._shape = image.pixels.shape[:2]
@@ -87,12 +94,15 @@ class FakePredictor:
         if "refuse" in words:
             raise QuestionError("The question cannot be answered.")
         said = history[-1][0] if "again" in words and history else question
-        names = ["gallbladder"] if "stores bile" in said else [t for t in TARGETS if t in said or not said]
+        names = (
+            ["gallbladder"] if "stores bile" in said else [t for t in self.targets if t in said or not said]
+        )
         text = f"Found {' and '.join(names)}." if names else "Not present."
         for piece in text.split(" "):
             say(piece + " ")
         findings = tuple(
-            FakeFinding(name, f"the {name}", block(shape, TARGETS.index(name) + 1), 0.5) for name in names
+            FakeFinding(name, f"the {name}", block(shape, self.targets.index(name) + 1), 0.5)
+            for name in names
         )
         outcome = "found" if findings else "not_trained" if "unheard" in words else "not_present"
         return FakeReply(text, findings, {"total_ms": 1.0}, outcome)

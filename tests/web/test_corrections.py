@@ -227,6 +227,7 @@ RULES: dict[str, tuple[Any, tuple[str, ...], int, str]] = {
     "no label": (one(findings=[{**GOOD, "label": "  "}]), ("m1",), 422, "1 to 64"),
     "long label": (one(findings=[{**GOOD, "label": "x" * 65}]), ("m1",), 422, "1 to 64"),
     "label with a line break": (one(findings=[{**GOOD, "label": "a\nb"}]), ("m1",), 422, "printable"),
+    "label with markup": (one(findings=[{**GOOD, "label": "mass [SEG]"}]), ("m1",), 422, "`[SEG]`"),
     "half a character": (json.dumps(one(reason="\ud800")), ("m1",), 422, "surrogate"),
     "endless reason": (one(reason="x" * 2001), ("m1",), 422, "reason"),
     "endless answer": (one(answer="x" * 8001), ("m1",), 422, "answer"),

@@ -238,6 +238,7 @@ def test_a_picture_takes_a_png(client: TestClient, turns: TurnStore, shelf: Shel
         ("vol", nifti(), {"label_info": [{"name": "liver", "idx": True}]}, 422, "idx"),
         ("vol", nifti(), {"label_info": [{"name": "", "idx": 1}]}, 422, "name"),
         ("vol", nifti(), {"label_info": [{"name": "a\nb", "idx": 1}]}, 422, "name"),
+        ("vol", nifti(), {"label_info": [{"name": "</p> mass", "idx": 1}]}, 422, "`</p>`"),
         ("vol", nifti(), {"label_info": [*NAMES, {"name": "LIVER", "idx": 4}]}, 422, "twice"),
         ("vol", nifti(), {"label_info": [*NAMES, {"name": "other", "idx": 1}]}, 422, "twice"),
         ("vol", nifti(), {"label_info": NAMES, "client_id": 3}, 422, "client_id"),

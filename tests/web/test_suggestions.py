@@ -69,7 +69,7 @@ def test_every_target_that_ships_is_suggested_somewhere() -> None:
 
 def test_the_route_answers_and_refuses_in_a_sentence() -> None:
     app = FastAPI()
-    app.include_router(suggestions_router(TARGETS))
+    app.include_router(suggestions_router(lambda: TARGETS))
     client = TestClient(app)
     reply = client.get("/medsegr/suggestions", params={"modality": "MR", "body_part": "BRAIN"})
     assert reply.json()["suggestions"] == suggest(TARGETS, "MR", "BRAIN")

@@ -17,6 +17,7 @@ from lib.dicomweb import dicom_routers
 from lib.images import Images
 from lib.labels import label_keeper
 from lib.stock_routes import stock_router
+from medsegr.choosing import Chooser
 from medsegr.dicom.folder_archive import FolderArchive
 from medsegr.dicom.pacs import Pacs
 from medsegr.errors import MedSegRError
@@ -27,14 +28,19 @@ from medsegr.web.edge import SentenceRoute, error_reply
 from medsegr.web.errors import Refusal
 from medsegr.web.infer import infer_router
 from medsegr.web.label_upload import label_router
+from medsegr.web.learning import Learner
 from medsegr.web.login.guard import Guard
 from medsegr.web.login.routes import login_router
 from medsegr.web.login.settings import Decision
+from medsegr.web.loop import LearningLoop
+from medsegr.web.next import next_router
 from medsegr.web.review import review_router
+from medsegr.web.rounds import rounds_router
 from medsegr.web.routes import ask_router
 from medsegr.web.series import series_router
 from medsegr.web.service import Service
 from medsegr.web.suggestions import suggestions_router
+from medsegr.web.training import train_router
 from medsegr.web.viewer import RootViewer, viewer_router
 
 BUNDLED_OHIF = Path(endpoints.__file__).parent / "static" / "ohif"
@@ -50,13 +56,26 @@ def install(
     ohif: Path | None = None,
     decision: Decision | None = None,
     archive: Pacs | FolderArchive | None = None,
+    loop: LearningLoop | None = None,
+    learner: Learner | None = None,
+    chooser: Chooser | None = None,
 ) -> None:
     """Add the routers and move them to the head of the list; `models` maps a name to "one slice only", `review` is
     the MedSeg-QA file that physicians review here, `ohif` an OHIF to serve at the root, `decision` the login that the guard
-    in front of everything asks for, `archive` where DICOM comes from."""
+    in front of everything asks for, `archive` where DICOM comes from, `loop` what runs rounds and knows versions, `learner`
+    what makes cases of corrections. `chooser` offers the next case."""
     decision = decision or Decision(None)
     guards = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
     annotators = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+    admins = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
+    learning = [rounds_router(loop, guards, admins), train_router(loop, guards, admins)] if loop else []
+    if chooser:
+
+        def exists(image_id: str) -> bool:
+            return image_id in datastore.list_images()
+
+        about = datastore.get_image_info
+        learning.append(next_router(chooser, datastore.get_unlabeled_images, exists, about, guards))
     turns, corrections = service.store, CorrectionStore(service.store.database)
 
     def save_label(image_id: str, path: Path, tag: str, info: dict[str, Any]) -> None:
@@ -71,14 +90,17 @@ def install(
     for router in (
         ask_router(service, images.find, models, guards),
         infer_router(service, images.find, models, save_label, guards),
-        corrections_router(turns, corrections, guards),
-        label_router(turns, corrections, images.resolve, label_keeper(datastore), annotators),
+        corrections_router(turns, corrections, guards, learner=learner),
+        label_router(
+            turns, corrections, images.resolve, label_keeper(datastore), annotators, learner=learner
+        ),
         review_router(review, guards=guards),
-        suggestions_router(service.targets, guards),
+        suggestions_router(lambda: service.targets, guards),
         viewer_router(BUNDLED_OHIF, ohif, guards),
         login_router(decision.login, settings.MONAI_LABEL_API_STR, "/" if ohif else "/ohif/"),
         series_router(images.resolve, guards),
         *dicom_routers(archive, guards),
+        *learning,
         stock_router(guards, annotators),
         _reload_router(),
     ):

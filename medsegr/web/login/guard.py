@@ -41,10 +41,12 @@ ADMIN: tuple[tuple[str, frozenset[str] | None], ...] = (
     ("/reload", ALL),
     ("/model", ALL),
     ("/train", WRITING),
+    ("/medsegr/rounds", WRITING),
+    ("/medsegr/models", WRITING),
     ("/batch", WRITING),
     ("/datastore", frozenset({"DELETE"})),
 )
-"""Paths, with what is below them, and the methods that MONAI Label means for administrators."""
+"""Paths, with what is below them, and the methods that are for administrators: those of MONAI Label and of the learning loop."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",

@@ -137,6 +137,7 @@ export class Judging {
       turn.live.form = null;
       turn.verdict = { state: "saved", id: reply.id, verdict, sentence: said(verdict, reason, collected) };
       this.panel.announce(turn.verdict.sentence);
+      this.panel.learning?.refresh();
     } catch (error) {
       this.failed(turn, error, () => this.send(turn, verdict, { reason, collected }));
       return;

@@ -4,11 +4,13 @@
 import { Actions } from "./actions.js";
 import { Availability } from "./availability.js";
 import { Conversation, clientId, forgetDrawing } from "./conversation.js";
+import { Learning } from "./learning.js";
 import { slot } from "./slices.js";
 import { Suggestions } from "./suggestions.js";
 import { badge, hindrance } from "./views/badge.js";
 import { Composer } from "./views/composer.js";
 import { button, element, redraw } from "./views/dom.js";
+import { learningContent, learningTitle } from "./views/learning.js";
 import { turnContent } from "./views/turn.js";
 
 const kept = new Map(); // study -> Conversation, so that a running question outlives the panel's being covered
@@ -41,6 +43,7 @@ class Panel {
     this.conversation = this.conversationOf(viewer.active());
     this.build(host);
     this.availability = new Availability(server, () => this.becameAvailable());
+    this.learning = new Learning(server, { changed: () => this.drawLearning(), announce: (text) => this.announce(text) });
     this.stops = [
       viewer.onChange(() => this.imageChanged()),
       segments.onEdited((handle, n) => this.edited(handle, n)),
@@ -48,6 +51,7 @@ class Panel {
       listen(this.root, "pointerdown", () => (this.held = true)),
       ...RELEASES.map((kind) => listen(window, kind, () => setTimeout(() => (this.held = false)), { capture: kind !== "blur" })),
       () => this.availability.stop(),
+      () => this.learning.stop(),
     ];
     this.imageChanged();
   }
@@ -60,6 +64,8 @@ class Panel {
     this.notice = element("p", { class: "note", hidden: true });
     this.hindrance = element("div", { class: "hindrance", role: "alert", hidden: true });
     this.composer = new Composer(this.actions);
+    this.lesson = { title: element("summary", {}), content: element("div", { class: "lesson", tabindex: "-1" }) };
+    this.lessons = element("details", { class: "learning", hidden: true }, this.lesson.title, this.lesson.content);
     this.labels = element("datalist", { id: "medsegr-labels" });
     this.root = element("section", { class: "medsegr-panel", "aria-label": "Ask the image" }, [
       this.head,
@@ -68,6 +74,7 @@ class Panel {
       this.notice,
       this.hindrance,
       this.composer.element,
+      this.lessons,
       this.labels,
     ]);
     for (const kind of TYPED) this.root.addEventListener(kind, (event) => event.stopPropagation()); // the viewer's own keys
@@ -95,6 +102,7 @@ class Panel {
     }
     if (image?.seriesUid !== this.shownSeries) this.changed();
     this.shownSeries = image?.seriesUid;
+    this.learning.opened(image?.seriesUid);
     this.drawComposer(); // scrolling draws no more than this
     this.offered = await this.suggestions.for(image);
     this.drawComposer();
@@ -177,6 +185,18 @@ class Panel {
     redraw(this.hindrance, ...shown);
   }
 
+  /** The section is there only where the server learns; what it says is announced by `Learning` itself. */
+  drawLearning() {
+    if (this.held) return void setTimeout(() => this.drawLearning(), 16);
+    if (this.closed || !this.learning?.state) return;
+    this.lessons.hidden = false;
+    this.lesson.title.textContent = learningTitle(this.learning);
+    const form = Boolean(this.learning.form);
+    redraw(this.lesson.content, ...learningContent(this.learning, location.pathname));
+    if (form && !this.lessonForm) this.lesson.content.querySelector("input")?.focus({ preventScroll: true });
+    this.lessonForm = form;
+  }
+
   drawComposer() {
     if (this.closed) return;
     const { draft, scope } = this.conversation;
@@ -252,6 +272,7 @@ class Panel {
     );
     if (this.availability) this.changed();
     if (this.availability?.state.kind === "ready" && this.offered.length < 2) this.imageChanged();
+    if (this.availability?.state.kind === "ready") this.learning?.recovered();
   }
 
   edited(handle, n) {

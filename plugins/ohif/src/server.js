@@ -48,6 +48,18 @@ export class Server {
   series = (uid) => this.json(`series/${encodeURIComponent(uid)}`);
   cancel = (id) => this.json(`turns/${encodeURIComponent(id)}`, { method: "DELETE" });
 
+  learning = () => this.json("learning");
+  next = () => this.json("next");
+  skip = (image, undo = false) => this.send("skip", { image, undo });
+  opened = (image) => this.send("opened", { image });
+  rollback = (reason) => this.send("models/rollback", { reason });
+
+  /** POST plain data; the reply's. */
+  send(path, data) {
+    const headers = { "Content-Type": "application/json" };
+    return this.json(path, { method: "POST", headers, body: JSON.stringify(data) });
+  }
+
   suggestions(modality, bodyPart) {
     const query = new URLSearchParams();
     if (modality) query.set("modality", modality);

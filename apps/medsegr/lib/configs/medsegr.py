@@ -9,6 +9,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.infers.medsegr import MedSegRInfer
+from lib.trainers.corrections import CorrectionsTrainer
+from medsegr.web.loop import LearningLoop
 from medsegr.web.service import Service
 
 
@@ -19,18 +21,22 @@ class MedSegRConfig(TaskConfig):
     """
 
     def init(self, name: str, model_dir: str, conf: dict[str, str], planner: Any, **kwargs: Any) -> None:
-        """Labels are the checkpoint's targets: name -> position + 1."""
+        """Labels are the service's targets: name -> position + 1."""
         super().init(name, model_dir, conf, planner, **kwargs)
         self.service: Service = kwargs["service"]
-        self.labels = {target: n for n, target in enumerate(self.service.targets, start=1)}
+        self.loop: LearningLoop = kwargs["loop"]
 
     def infer(self) -> dict[str, InferTask]:
         """The tasks by REST name."""
+
+        def version() -> str:
+            return self.loop.charge.version.name
+
         return {
-            self.name: MedSegRInfer(self.service, self.labels, dimension=3),
-            f"{self.name}_2d": MedSegRInfer(self.service, self.labels, dimension=2),
+            self.name: MedSegRInfer(self.service, 3, version),
+            f"{self.name}_2d": MedSegRInfer(self.service, 2, version),
         }
 
     def trainer(self) -> TrainTask | None:
-        """None yet: corrections and rounds are not there."""
-        return None
+        """Rounds of fine-tuning on corrections."""
+        return CorrectionsTrainer(self.loop)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,26 @@ class MedSegRInfer(InferTask):
     it.
     """
 
-    def __init__(self, service: Service, labels: dict[str, int], dimension: int) -> None:
+    def __init__(self, service: Service, dimension: int, version: Callable[[], str] | None = None) -> None:
         what = "a whole volume or a picture" if dimension == 3 else "a picture or one slice of a volume"
         super().__init__(
             type=InferType.SEGMENTATION,
-            labels=labels,
+            labels={},
             dimension=dimension,
             description=f"Answers a question about {what} with text and masks; no question: all structures",
             config={"question": "", "slices": "all"},
         )
-        self.service = service
+        self.service, self.version = service, version
 
     @property
     def one_slice(self) -> bool:
         """Whether a volume is answered by one slice only."""
         return self.dimension == 2
+
+    def info(self) -> dict[str, Any]:
+        """The labels (name -> fixed id) and the version of the model in charge, as they are now."""
+        labels = {target: n for n, target in enumerate(self.service.targets, start=1)}
+        return {**super().info(), "labels": labels, "version": self.version() if self.version else None}
 
     def is_valid(self) -> bool:
         """Always offered: until the model is loaded, questions wait."""

@@ -1,0 +1,1 @@
+"""One TrainTask per model."""

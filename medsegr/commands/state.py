@@ -1,0 +1,124 @@
+"""`medsegr state backup | restore | audit | withdraw | remove-patient`: what is done to a server's whole state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medsegr.commands.models import DatabaseOption, StateOption, editor
+from medsegr.errors import MedSegRError
+
+if TYPE_CHECKING:
+    from medsegr.rounds.database import Database
+    from medsegr.rounds.withdrawals import Removal
+
+state_app = typer.Typer(
+    help="A server's state folder: back it up, restore it, check its audit, take corrections or a patient out.",
+    no_args_is_help=True,
+)
+BROKEN = 1
+
+
+@state_app.command("backup")
+def backup_state(
+    target: Annotated[Path, typer.Argument(help="Zip file to write; it is as confidential as the folder.")],
+    state: StateOption,
+) -> None:
+    """Write the database, masks, training slices, versions and the patients' key to one file; the server may run on."""
+    from medsegr.rounds.backup import backup
+
+    made = backup(_open(state, None), target)
+    typer.echo(f"{made.files} files, {made.bytes / 2**20:.1f} MiB, as of {made.created[:19]} UTC.")
+
+
+@state_app.command("restore")
+def restore_state(
+    source: Annotated[Path, typer.Argument(help="What `medsegr state backup` wrote.")],
+    state: Annotated[Path, typer.Option(help="Folder to restore into; it must be missing or empty.")],
+) -> None:
+    """Make a state folder of a backup; every file is checked."""
+    from medsegr.rounds.backup import restore
+
+    made = restore(source, state)
+    typer.echo(f"{made.files} files of {made.created[:19]} UTC are back.")
+
+
+@state_app.command("audit")
+def audit_state(state: StateOption, database: DatabaseOption = None) -> None:
+    """Check that no row of the audit was changed or lost; exit code 1 if one was."""
+    from medsegr.rounds.audit import Audit
+
+    audit = Audit(_open(state, database))
+    broken = audit.verify()
+    if broken is not None:
+        typer.echo(f"Row {broken} of the audit is not as it was written.", err=True)
+        raise typer.Exit(BROKEN)
+    last = audit.entries(limit=1)
+    typer.echo(
+        f"All {last[0].id} rows are whole; the last hash is {last[0].hash}." if last else "No rows yet."
+    )
+
+
+@state_app.command("withdraw")
+def withdraw_corrections(
+    state: StateOption,
+    why: Annotated[str, typer.Option(help="The reason; kept with the corrections.")],
+    correction: Annotated[str | None, typer.Option(help="Id of one correction.")] = None,
+    of_editor: Annotated[str | None, typer.Option(help="All corrections of this editor so far.")] = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Use a correction, or all of an editor, no more, and name the versions that were trained on them."""
+    from medsegr.rounds.withdrawals import withdraw, withdraw_editor
+
+    if (correction is None) == (of_editor is None):
+        raise MedSegRError("Name one correction with --correction, or an editor with --of-editor.")
+    opened = _open(state, database)
+    if correction is not None:
+        _tell(withdraw(opened, correction, editor(), why))
+    elif of_editor is not None:
+        _tell(withdraw_editor(opened, of_editor, editor(), why))
+
+
+@state_app.command("remove-patient")
+def remove(
+    state: StateOption,
+    patient_id: Annotated[
+        str, typer.Option(prompt=True, help="As DICOM, `patients.csv` or the image names it.")
+    ],
+    database: DatabaseOption = None,
+) -> None:
+    """Delete what is kept of a patient (slices, masks, texts), and name the versions that were trained on it."""
+    from medsegr.rounds.ledger import Ledger
+    from medsegr.rounds.patients import PatientKeys
+    from medsegr.rounds.withdrawals import remove_patient
+
+    opened = _open(state, database)
+    keys, ledger = PatientKeys(state), Ledger(opened)
+    named = [
+        keys.of("", patient_id)[0],
+        keys.of("x", None, {"x": patient_id})[0],
+        keys.of(patient_id)[0],
+    ]
+    known = [key for key in named if ledger.split_of(key) is not None]
+    if not known:
+        raise MedSegRError(
+            "The ledger knows no such patient; PatientID, a name of `patients.csv` or an image is expected."
+        )
+    for key in known:
+        _tell(remove_patient(opened, key, editor()))
+
+
+def _open(state: Path, database: str | None) -> Database:
+    """The state, which must exist: a slip of the pen makes no new one."""
+    from medsegr.rounds.database import Database
+
+    if not state.is_dir():
+        raise MedSegRError(f"{state} does not exist; a server's state folder is expected.")
+    return Database(state, database)
+
+
+def _tell(removal: Removal) -> None:
+    typer.echo(f"{len(removal.corrections)} corrections are out.")
+    typer.echo(f"Versions trained on them: {', '.join(removal.versions) or 'none'}.")

@@ -1,0 +1,246 @@
+"""Fine-tuning of a round: a LoRA on the language model, the grounding decoder and what an image is introduced by; the encoder's
+convolutions stay as they are, so their maps are made once.
+
+A step takes pictures that were corrected and pictures that must not be forgotten (replay), in two halves whose gradients are
+added. With several processes (`torchrun`) gradients are averaged parameter by parameter, also where a process had nothing to
+learn of one, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from medsegr.model.losses import LossWeights
+from medsegr.model.medsegr import MedSegR
+from medsegr.model.question import SentenceEncoder
+from medsegr.qa.schema import Conversation
+from medsegr.rounds.features import FeatureCase, stack
+from medsegr.training.batches import Sampling, batch_of
+from medsegr.training.images import Case
+
+SAVE_S = 60.0
+"""The state of a training is kept this often."""
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How a round is trained. It ends after `steps`, or after `minutes` if that is sooner (0: no such limit). `anchor` pulls the
+    weights back to where they began (L2-SP); `full` trains the whole language model in place of a LoRA."""
+
+    steps: int = 300
+    minutes: float = 4.0
+    learning_rate: float = 8e-4
+    lora_rank: int = 8
+    full: bool = False
+    images: int = 6
+    replay_images: int = 6
+    masks: int = 18
+    anchor: float = 0.0
+    warmup_steps: int = 20
+    seed: int = 1
+    bf16: bool = True
+    loss: LossWeights = LossWeights(dice=1.0)
+
+
+class Pool:
+    """Draws pictures: every corrected structure equally often, then evenly among its pictures."""
+
+    def __init__(self, features: Sequence[FeatureCase], seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.groups: dict[str, list[FeatureCase]] = defaultdict(list)
+        for one in features:
+            for name in sorted(one.case.present) or [""]:
+                self.groups[name].append(one)
+        self.names = sorted(self.groups)
+
+    def draw(self, count: int) -> list[FeatureCase]:
+        """`count` pictures, some perhaps twice."""
+        return [self.rng.choice(self.groups[name]) for name in self.rng.choices(self.names, k=count)]
+
+    def conversations(self, case: Case, sampling: Sampling) -> list[Conversation]:
+        """Some of what is asked about a picture."""
+        return self.rng.sample(list(case.conversations), min(sampling.conversations, len(case.conversations)))
+
+
+def prepare(model: MedSegR, options: FinetuneOptions, n_known: int) -> list[nn.Parameter]:
+    """Leave gradients to what a round trains; of tables with a row per structure, the first `n_known` rows stay as they are."""
+    model.requires_grad_(False)
+    if options.full:
+        model.context.merge_lora()
+        model.context.requires_grad_(True)
+    else:
+        if not hasattr(model.context.model, "peft_config"):
+            model.context.add_lora(options.lora_rank, 2 * options.lora_rank)
+        for name, parameter in model.context.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+        model.context.question_project.requires_grad_(True)
+        model.context.question_norm.requires_grad_(True)
+    encoder = model.encoder
+    trained: list[nn.Module] = [
+        encoder.context, encoder.context_norm, encoder.embed, encoder.overview,
+        model.grounding.project, model.grounding.decoder,
+    ]  # fmt: skip
+    for part in trained:
+        part.requires_grad_(True)
+    overview = encoder.overview
+    overview.study[0].requires_grad_(False)
+    rows = [
+        overview.coarse_weight,
+        overview.fine_weight,
+        overview.bias,
+        overview.trust,
+        overview.names.weight,
+    ]
+    for table in [*rows, *overview.study[2].parameters()]:
+        hook: Any = table.register_hook
+        hook(_only_new(n_known))
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def finetune(
+    model: MedSegR,
+    encoder: SentenceEncoder | None,
+    corrected: Sequence[FeatureCase],
+    replay: Sequence[FeatureCase],
+    options: FinetuneOptions,
+    n_known: int,
+    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    state: Path | None = None,
+) -> int:
+    """Train `model` in place; returns the number of steps. Replay may be of another size than the corrected pictures. From the
+    file `state` a training that was killed goes on; it is removed at the end."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    trained = prepare(model, options, n_known)
+    start = [p.detach().clone() for p in trained] if options.anchor else []
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    sampling = Sampling(conversations=4, row_tokens=220, masks=options.masks, other_image=0.0, click=0.1)
+    done, before = _resume(state, trained, optimizer)
+    draw = options.seed + rank + 7919 * done  # not the first pictures again
+    pools = [(Pool(corrected, draw), options.images)]
+    if replay and options.replay_images:
+        pools.append((Pool(replay, draw + 1000), options.replay_images))
+    began = saved = time.monotonic()
+    model.train()
+    model.encoder.eval()
+    for step in range(done, options.steps):
+        spent = before + (time.monotonic() - began) / 60
+        late = options.minutes > 0 and spent >= options.minutes
+        if _any(late):
+            break
+        share = max(step / options.steps, spent / options.minutes if options.minutes else 0.0)
+        rate = min(1.0, (step + 1) / options.warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * rate
+        optimizer.zero_grad(set_to_none=True)
+        shown: dict[str, float] = {}
+        for which, (pool, count) in enumerate(pools):
+            losses = _losses(model, encoder, pool, count, sampling, options)
+            if losses and bool(torch.isfinite(losses["loss"])):
+                torch.autograd.backward(losses["loss"] / len(pools))
+            prefix = "" if which == 0 else "replay_"
+            shown |= {f"{prefix}{name}": float(value.detach()) for name, value in losses.items()}
+        for parameter, first in zip(trained, start, strict=False):
+            pull = 2 * options.anchor * (parameter.detach() - first)
+            parameter.grad = pull if parameter.grad is None else parameter.grad + pull
+        average_gradients(trained)
+        norm = torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], 1.0)
+        if bool(torch.isfinite(norm)):
+            optimizer.step()
+        done = step + 1
+        if on_step:
+            on_step(done, options.steps, shown)
+        if state and rank == 0 and time.monotonic() - saved > SAVE_S:
+            _save(state, trained, optimizer, done, before + (time.monotonic() - began) / 60)
+            saved = time.monotonic()
+    model.eval()
+    if state and rank == 0:
+        state.unlink(missing_ok=True)
+    return done
+
+
+def _save(
+    path: Path, trained: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, done: int, minutes: float
+) -> None:
+    """Whole or not there."""
+    work = path.with_suffix(".tmp")
+    kept = {"weights": [p.detach().cpu() for p in trained], "optimizer": optimizer.state_dict()}
+    torch.save({**kept, "done": done, "minutes": minutes}, work)
+    work.replace(path)
+
+
+def _resume(
+    path: Path | None, trained: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Steps done and minutes spent by an earlier process, whose weights are taken over; (0, 0) where there is none that fits."""
+    if path is None or not path.is_file():
+        return 0, 0.0
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return 0, 0.0  # cut off
+    if [tuple(w.shape) for w in state["weights"]] != [tuple(p.shape) for p in trained]:
+        return 0, 0.0
+    with torch.no_grad():
+        for parameter, weight in zip(trained, state["weights"], strict=True):
+            parameter.copy_(weight)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["done"]), float(state["minutes"])
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Average over the processes, if there are several; a parameter that had no gradient in one counts as zero there."""
+    if not dist.is_initialized():
+        return
+    world = dist.get_world_size()
+    for parameter in parameters:
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        dist.all_reduce(gradient)
+        parameter.grad = gradient / world
+
+
+def _losses(
+    model: MedSegR,
+    encoder: SentenceEncoder | None,
+    pool: Pool,
+    count: int,
+    sampling: Sampling,
+    options: FinetuneOptions,
+) -> dict[str, Tensor]:
+    drawn = pool.draw(count)
+    device = str(next(model.parameters()).device)
+    trunk, labels = stack(drawn, device)
+    batch = batch_of(model, encoder, pool, sampling, [d.case for d in drawn], torch.empty(0), labels)
+    batch = replace(batch, seg_target=torch.full_like(batch.seg_target, -1))  # names follow at the end
+    moved = type(batch)(**{name: getattr(batch, name).to(device) for name in batch.__dataclass_fields__})
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=options.bf16):
+        return model.losses(model.encoder.read(trunk), moved, options.loss)
+
+
+def _only_new(n_known: int) -> Callable[[Tensor], Tensor]:
+    def hook(gradient: Tensor) -> Tensor:
+        kept = gradient.clone()
+        kept[:n_known] = 0
+        return kept
+
+    return hook
+
+
+def _any(here: bool) -> bool:
+    """Whether any process says so: all end at the same step."""
+    if not dist.is_initialized():
+        return here
+    flag = torch.tensor([float(here)])
+    dist.all_reduce(flag)
+    return bool(flag.item() > 0)

@@ -1,0 +1,227 @@
+"""The gate: whether a challenger may take over from the champion. A pure function of their scores on the same cases.
+
+A challenger is adopted only if it is better on what was corrected (the lower bound of the paired difference is above zero, and
+what is new to the model is outlined usefully), no structure that it knew loses more than a margin, shipped or taught here, and it
+still says when to outline something and when nothing is there. Too few cases are no verdict: the round is "collecting".
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from medsegr.evaluation.bootstrap import resampled_counts
+from medsegr.rounds.tables import RoundStatus
+
+DRAWS = 2000
+LEVEL = 0.95
+UNKNOWN = 0.05
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """One configuration for all sites. `min_patients`: validation patients that a corrected structure needs; `useful`: mean Dice
+    that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what a structure with
+    `min_old_cases` regression cases may lose; `mean_margin`: what they may lose together; `share_margin`: what emission and N-acc
+    may lose; `regression`: a set to compare old structures on must be there."""
+
+    min_patients: int = 3
+    useful: float = 0.5
+    min_old_cases: int = 5
+    margin: float = 0.05
+    mean_margin: float = 0.015
+    share_margin: float = 0.05
+    regression: bool = True
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One question answered by both models.
+
+    `kind` is "corrected" (a validation case of the ledger), "regression" (the fixed set), or "absent_corrected" and "absent" (of
+    the same two, where nothing is there to outline). Dice is 1 for "not present" said rightly, 0 otherwise; `emitted` says
+    whether anything was outlined.
+    """
+
+    kind: str
+    label: str
+    patient: str
+    champion: float
+    challenger: float
+    champion_emitted: bool
+    challenger_emitted: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One structure's figures; `low` and `high` bound the paired difference (NaN with fewer than two patients)."""
+
+    kind: str
+    label: str
+    cases: int
+    patients: int
+    before: float
+    after: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says: a status, one sentence, the figures behind it."""
+
+    status: RoundStatus
+    sentence: str
+    rows: tuple[Row, ...]
+    numbers: Mapping[str, float]
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the challenger takes over."""
+        return self.status is RoundStatus.ADOPTED
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; a figure that does not exist is null."""
+        rows = [
+            {k: None if isinstance(v, float) and v != v else v for k, v in asdict(row).items()}
+            for row in self.rows
+        ]
+        numbers = {k: None if v != v else round(v, 4) for k, v in self.numbers.items()}
+        return {"status": self.status.value, "sentence": self.sentence, "rows": rows, "numbers": numbers}
+
+
+def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfig = GateConfig()) -> Decision:
+    """Judge a challenger. `corrected` are the structures that the round's corrections are about."""
+    rows = _rows(scores)
+    numbers = _numbers(scores)
+    judged = [r for r in rows if r.kind == "corrected" and r.label in set(corrected)]
+    enough = [r for r in judged if r.patients >= config.min_patients]
+    missing = {
+        label: config.min_patients - next((r.patients for r in judged if r.label == label), 0)
+        for label in corrected
+        if label not in {r.label for r in enough}
+    }
+    if not enough:
+        numbers["missing"] = float(min(missing.values(), default=config.min_patients))
+        return Decision(RoundStatus.COLLECTING, _collecting(missing, config), rows, numbers)
+    kept = {r.label for r in enough}
+    cases = [s for s in scores if s.kind == "corrected" and s.label in kept]
+    mean, low, high = paired(cases)
+    after = float(np.mean([s.challenger for s in cases]))
+    numbers |= {"gain": mean, "gain_low": low, "gain_high": high, "corrected_after": after}
+    reasons = _losses(rows, numbers, config)
+    if not low > 0:
+        reasons.insert(
+            0,
+            f"on corrected structures the gain is {mean:+.3f} with a lower bound of {low:+.3f}, not above zero",
+        )
+    useless = [r for r in enough if r.before < UNKNOWN and r.after < config.useful]
+    reasons[:0] = [
+        f"{r.label} reaches a Dice of {r.after:.2f}, below the {config.useful:.2f} that is useful"
+        for r in useless
+    ]
+    if reasons:
+        return Decision(RoundStatus.REFUSED, f"Not adopted, because {'; '.join(reasons)}.", rows, numbers)
+    sentence = (
+        f"Adopted: on {_several(len({s.patient for s in cases}), 'validation patient')} the Dice of {_named(kept)} rises by "
+        f"{mean:+.3f} (at least {low:+.3f}) to {after:.2f}, and nothing old got worse by more than the margin."
+    )
+    return Decision(RoundStatus.ADOPTED, sentence, rows, numbers)
+
+
+def paired(scores: Sequence[Scored]) -> tuple[float, float, float]:
+    """Mean difference challenger - champion, and its 95 % interval over patients: the wider one, on either side, of the bootstrap
+    that draws whole patients (too narrow for a handful of them) and Student's t on the patients' means."""
+    if not scores:
+        return float("nan"), float("nan"), float("nan")
+    difference = np.asarray([s.challenger - s.champion for s in scores])
+    names = {name: n for n, name in enumerate(dict.fromkeys(s.patient for s in scores))}
+    who = np.asarray([names[s.patient] for s in scores])
+    if len(names) < 2:
+        return float(difference.mean()), float("nan"), float("nan")
+    counts = resampled_counts(len(names), DRAWS)
+    total = counts @ np.bincount(who, difference, len(names))
+    draws: NDArray[np.float64] = total / (counts @ np.bincount(who, minlength=len(names)).astype(float))
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(draws, (tail, 100 - tail))
+    means = np.bincount(who, difference, len(names)) / np.bincount(who, minlength=len(names))
+    half = float(student.ppf(1 - tail / 100, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5)
+    low, high = min(low, means.mean() - half), max(high, means.mean() + half)
+    return float(difference.mean()), float(low), float(high)
+
+
+def _rows(scores: Sequence[Scored]) -> tuple[Row, ...]:
+    grouped: dict[tuple[str, str], list[Scored]] = defaultdict(list)
+    for score in scores:
+        if not score.kind.startswith(ABSENT):
+            grouped[score.kind, score.label].append(score)
+    rows = []
+    for (kind, label), of in sorted(grouped.items()):
+        _, low, high = paired(of)
+        before, after = (float(np.mean([getattr(s, who) for s in of])) for who in ("champion", "challenger"))
+        rows.append(Row(kind, label, len(of), len({s.patient for s in of}), before, after, low, high))
+    return tuple(rows)
+
+
+def _numbers(scores: Sequence[Scored]) -> dict[str, float]:
+    """Of both: emission on regression questions about what is there, N-acc on those about what is not and on validation cases."""
+    found: dict[str, float] = {}
+    for who in ("champion", "challenger"):
+        for kind, name, emitted in (
+            ("regression", "emission", True),
+            (ABSENT, "n_acc", False),
+            (f"{ABSENT}_corrected", "n_acc_corrected", False),
+        ):
+            right = [getattr(s, f"{who}_emitted") is emitted for s in scores if s.kind == kind]
+            found[f"{who}_{name}"] = float(np.mean(right)) if right else float("nan")
+    return found
+
+
+def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfig) -> list[str]:
+    """What got worse by more than its margin, in words."""
+    old = [r for r in rows if r.kind == "regression"]
+    judged = [r for r in old if r.cases >= config.min_old_cases]
+    judged += [r for r in rows if r.kind == "corrected" and r.patients >= config.min_patients]
+    lost = [r for r in judged if r.before - r.after > config.margin]
+    reasons = [f"{r.label} falls from {r.before:.2f} to {r.after:.2f}" for r in lost]
+    if old:
+        change = float(np.mean([r.after - r.before for r in old]))
+        if change < -config.mean_margin:
+            reasons.append(f"old structures lose {-change:.3f} on average")
+    elif config.regression:
+        reasons.append("there is no regression set beside the weights to compare old structures on")
+    for name, words in (
+        ("emission", "outlines asked for are given"),
+        ("n_acc", "absent structures are denied"),
+        ("n_acc_corrected", "structures that clinicians denied are denied"),
+    ):
+        before, after = numbers[f"champion_{name}"], numbers[f"challenger_{name}"]
+        if before - after > config.share_margin:  # never so for NaN
+            reasons.append(f"{words} in {100 * after:.0f} % in place of {100 * before:.0f} %")
+    return reasons
+
+
+def _collecting(missing: Mapping[str, int], config: GateConfig) -> str:
+    if not missing:
+        return "Collecting: no corrected structure has a validation patient yet."
+    label, count = min(missing.items(), key=lambda item: item[1])
+    return (
+        f"Collecting: {_several(count, 'more validation patient')} with {label} {'is' if count == 1 else 'are'} needed "
+        f"before a new version can be judged ({config.min_patients} in all)."
+    )
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _named(names: set[str]) -> str:
+    listed = sorted(names)
+    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"

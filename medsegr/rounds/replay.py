@@ -1,0 +1,158 @@
+"""What must not be forgotten: pictures that ship with a checkpoint as latents, and what the model in charge already sees in the
+site's own pictures (self-distillation).
+
+`replay.npz` beside the weights holds two parts: `replay` is trained on in every round, `regression` never; on the latter
+champion and challenger are compared.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from medsegr.imaging.resizing import resize_labels
+from medsegr.model.medsegr import MedSegR
+from medsegr.qa.schema import Conversation
+from medsegr.rounds.features import FeatureCase, encode
+from medsegr.rounds.latents import Latents, read_latents, write_latents
+from medsegr.training.images import Case
+
+REPLAY = "replay.npz"
+PARTS = ("replay", "regression")
+SAME_PLACE = 0.5
+"""Intersection over union from which on two outlines are of one thing."""
+SEEN = 0.5
+"""A structure counts as seen by the model in charge from this overview probability on."""
+
+
+def write_replay(
+    path: Path, model: MedSegR, parts: Mapping[str, Sequence[Case]], conversations: int = 16, seed: int = 1
+) -> None:
+    """Encode the cases of each part, whose pictures may have another size than the model's square, and store them at `path`."""
+    rng = random.Random(seed)
+    trunks, labels, records = [], [], []
+    for part, cases in parts.items():
+        for case, feature in zip(cases, encode(model, cases, 1, seed), strict=True):
+            asked = rng.sample(list(case.conversations), min(conversations, len(case.conversations)))
+            trunks.append(feature.trunk)
+            labels.append(case.labels)
+            records.append(_record(case, part, asked))
+    write_latents(path, trunks, labels, records)
+
+
+def read_replay(checkpoint: Path) -> Mapping[str, list[FeatureCase]]:
+    """The parts of the latents that ship with a checkpoint; empty lists where it has none. Raises `CheckpointError`."""
+    found: dict[str, list[FeatureCase]] = {part: [] for part in PARTS}
+    if not (checkpoint / REPLAY).is_file():
+        return found
+    latents = read_latents(checkpoint / REPLAY)
+    for n, record in enumerate(latents.records):
+        case = _case(record, latents, n)
+        found[record["part"]].append(FeatureCase(case, torch.from_numpy(case.labels), latents.of(n)))
+    return found
+
+
+def choose(cases: Sequence[Case], count: int, seed: int) -> list[Case]:
+    """`count` cases such that every structure is shown about equally often: each time one that shows the structure shown least
+    so far, of the sets drawn least."""
+    rng = random.Random(seed)
+    pool = rng.sample(list(cases), len(cases))
+    shown: dict[str, int] = defaultdict(int)
+    drawn: dict[str, int] = defaultdict(int)
+    chosen: list[Case] = []
+    while pool and len(chosen) < count:
+        best = min(
+            pool,
+            key=lambda c: (
+                min((shown[n] for n in c.present), default=drawn[c.dataset]),
+                drawn[c.dataset],
+                -len(c.present),
+            ),
+        )
+        pool.remove(best)
+        chosen.append(best)
+        drawn[best.dataset] += 1
+        for name in best.present:
+            shown[name] += 1
+    return chosen
+
+
+def distilled(
+    model: MedSegR, feature: FeatureCase, known: Mapping[str, Any], most: int = 4
+) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Masks [S, S] of structures that the model in charge sees in a picture and that the correction says nothing of; `known` are
+    the masks of those that it does. What lies where the clinician drew something is no other structure: it got its right name."""
+    with torch.inference_mode():
+        trunk = replace(
+            feature.trunk,
+            **{n: getattr(feature.trunk, n).float() for n in type(feature.trunk).__dataclass_fields__},
+        )
+        features = model.encoder.read(trunk)
+        chances = features.present[0].sigmoid()
+        side = feature.labels.shape[0]
+        found = {}
+        for n in chances.argsort(descending=True)[:most].tolist():
+            name = model.config.targets[n]
+            if float(chances[n]) < SEEN or name in known:
+                continue
+            masks = model.grounding.decode(
+                features,
+                torch.zeros(1, dtype=torch.long),
+                model.grounding.names(torch.tensor([n])),
+                torch.zeros(1, 1, 2),
+                -torch.ones(1, 1),
+            )
+            if float(masks.presence[0]) <= 0:
+                continue
+            logits = F.interpolate(
+                masks.logits[:, None].float(), size=(side, side), mode="bilinear", align_corners=False
+            )
+            mask = (logits[0, 0] > 0).numpy()
+            if mask.any() and not any(_same_place(mask, other, side) for other in known.values()):
+                found[name] = mask
+    return found
+
+
+def _same_place(mask: np.ndarray[Any, Any], other: np.ndarray[Any, Any], side: int) -> bool:
+    theirs = resize_labels(np.asarray(other, np.uint8), side) > 0
+    both = np.count_nonzero(mask & theirs)
+    return bool(both > SAME_PLACE * np.count_nonzero(mask | theirs))
+
+
+def _record(case: Case, part: str, asked: Sequence[Conversation]) -> dict[str, Any]:
+    return {
+        "part": part,
+        "image": case.image,
+        "dataset": case.dataset,
+        "patient_id": case.patient_id,
+        "conversations": [c.to_json() for c in asked],
+        "present": sorted(case.present),
+        "absent": sorted(case.absent),
+        "values": {name: list(values) for name, values in case.values.items()},
+        "exhaustive": case.exhaustive,
+    }
+
+
+def _case(record: Mapping[str, Any], latents: Latents, n: int) -> Case:
+    return Case(
+        image=record["image"],
+        dataset=record["dataset"],
+        patient_id=record["patient_id"],
+        mirror_x=False,
+        mirror_y=False,
+        rgb=np.zeros((0, 0, 3), np.uint8),
+        labels=latents.labels[n],
+        conversations=tuple(Conversation.from_json(c) for c in record["conversations"]),
+        present=frozenset(record["present"]),
+        absent=frozenset(record["absent"]),
+        values={name: tuple(values) for name, values in record["values"].items()},
+        exhaustive=record["exhaustive"],
+    )

@@ -1,0 +1,303 @@
+"""A round from its start to the gate's decision: `python -m medsegr.rounds.runner --state DIR --round N --checkpoint DIR`.
+
+Freeze the data, train a challenger from the champion, ask both the same questions, decide, and put a version that is adopted in
+charge. A round that was killed is taken up again with the data that it froze.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from medsegr.errors import MedSegRError
+from medsegr.golden import ask_golden, read_golden, write_golden
+from medsegr.model.checkpoint import read_config
+from medsegr.predictor import Predictor
+from medsegr.qa.facts import Concept, load_knowledge, site_concepts
+from medsegr.rounds.cases import CaseStore
+from medsegr.rounds.challenger import ChallengerOptions, make_challenger
+from medsegr.rounds.collect import Usable, corrected_labels, pictures, readable, said_of_turns, usable
+from medsegr.rounds.database import Database
+from medsegr.rounds.errors import StoreError
+from medsegr.rounds.examples import concept_of
+from medsegr.rounds.gate import Decision, GateConfig, decide
+from medsegr.rounds.labels import LabelList
+from medsegr.rounds.registry import Registry, Version
+from medsegr.rounds.replay import read_replay
+from medsegr.rounds.report import write_report
+from medsegr.rounds.rounds_log import Round, RoundLog
+from medsegr.rounds.scoring import answer, case_questions, compared, regression_questions
+from medsegr.rounds.tables import RoundStatus, Split, WithdrawalRow
+from medsegr.rounds.tracking import Tracker
+from medsegr.rounds.version_files import remove
+
+logger = logging.getLogger(__name__)
+CHALLENGER = "challenger"
+SECONDS_BETWEEN = 1.0
+"""Progress is stored at most this often."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a round is trained and judged on."""
+
+    train: tuple[Usable, ...]
+    val: tuple[Usable, ...]
+    corrected: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Ids and hashes, as the log keeps them."""
+        sides = {"train": self.train, "val": self.val}
+        return {
+            **{name: [u.case.correction.id for u in used] for name, used in sides.items()},
+            "sha256": {u.case.correction.id: u.case.sha256 for used in sides.values() for u in used},
+            "corrected": list(self.corrected),
+        }
+
+
+class Progress:
+    """Stores how far a round is, now and then; raises `StoreError` once the round was cancelled."""
+
+    def __init__(self, log: RoundLog, round_id: int) -> None:
+        self.log, self.round_id, self._last, self._phase = log, round_id, 0.0, ""
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        moment = time.monotonic()
+        if phase != self._phase or done == total or moment - self._last >= SECONDS_BETWEEN:
+            self.log.progress(self.round_id, phase, done, total)
+            self._last, self._phase = moment, phase
+
+
+def run_round(state: Path, round_id: int, checkpoint: Path, url: str | None = None) -> RoundStatus:
+    """Run a queued, failed or interrupted round; `checkpoint` is the one that the server was started with. Raises `MedSegRError`
+    where it cannot be run; what goes wrong on the way ends it as FAILED."""
+    database = Database(state, url)
+    log, registry = RoundLog(database), Registry(database, checkpoint)
+    champion = registry.current()
+    this = log.start(round_id, champion.name)
+    tracker = Tracker(
+        database.paths.rounds / "tracking", round_id, {"champion": champion.name, **_plain(this.options)}
+    )
+    try:
+        decision, version = _run(database, log, registry, champion, this, tracker)
+    except MedSegRError as error:
+        if log.get(round_id).open:
+            log.finish(round_id, RoundStatus.FAILED, error=str(error))
+        tracker.finish("The round ended without a decision.", log.get(round_id).status)
+        return log.get(round_id).status
+    except Exception as error:
+        logger.exception("Round %d failed.", round_id)
+        log.finish(
+            round_id,
+            RoundStatus.FAILED,
+            error=f"The round failed ({type(error).__name__}); the log says where.",
+        )
+        tracker.finish("failed", RoundStatus.FAILED)
+        raise
+    name = version.name if version else None
+    try:
+        with database.writing() as session:
+            if version and decision.adopted:
+                _check_withdrawn(session, log.get(round_id).data["train"])
+                registry.promote(
+                    version.name, this.editor, decision.sentence, expected=champion.name, session=session
+                )
+            log.finish(round_id, decision.status, decision.to_json(), name, session=session)
+    except (
+        MedSegRError
+    ) as error:  # another version took charge, data were withdrawn, or the round was cancelled
+        if log.get(round_id).open:
+            log.finish(round_id, RoundStatus.FAILED, decision.to_json(), name, error=str(error))
+        tracker.finish("The version could not take charge.", log.get(round_id).status)
+        return log.get(round_id).status
+    tracker.finish(decision.sentence, decision.status)
+    database.dispose()
+    return decision.status
+
+
+def _run(
+    database: Database, log: RoundLog, registry: Registry, champion: Version, this: Round, tracker: Tracker
+) -> tuple[Decision, Version | None]:
+    """The decision and, if it is adopted, the registered challenger."""
+    store, progress = CaseStore(database), Progress(log, this.id)
+    frozen = freeze(store, spelling(database, champion.targets), this.data)
+    if not frozen.train:
+        raise MedSegRError("There is no correction to train on yet; correct some answers first.")
+    folder = database.paths.rounds / str(this.id)
+    folder.mkdir(exist_ok=True)
+    work = folder / CHALLENGER
+    data = {**frozen.to_json(), "champion": champion.name}
+    if (
+        this.data and this.data != data
+    ):  # withdrawn meanwhile, or another champion: nothing of before is of use
+        work.with_suffix(".state").unlink(missing_ok=True)
+    same = not this.data or this.data == data
+    log.freeze(this.id, data)
+    labels = LabelList(database, tuple(registry.base.targets))
+    for name in dict.fromkeys(n for u in frozen.train for n in u.labels):
+        labels.add(name, {}, this.editor)
+    concepts = known_concepts(database, champion.directory)
+    options = ChallengerOptions.from_json(this.options)
+    drawn = pictures(store, frozen.train, concepts)
+    made = registry.of_round(this.id) if same else None
+    if made is None:
+        processes = int(this.options.get("processes", 1))
+        if processes > 1:
+            _train_in_several(database, this, champion, work, processes)
+        else:
+
+            def on_losses(step: int, losses: Mapping[str, float]) -> None:
+                for name, value in losses.items():
+                    tracker.metric(name, value, step)
+
+            make_challenger(champion.directory, drawn, concepts, work, options, progress, on_losses)
+    directory = made.directory if made else work
+    gate = GateConfig(**{k: v for k, v in this.options.items() if k in GateConfig.__dataclass_fields__})
+    asked = [
+        *case_questions(
+            pictures(store, frozen.val, concepts),
+            concepts,
+            read_config(champion.directory).image_size,
+            options.seed,
+        ),
+        *regression_questions(
+            read_replay(champion.directory)["regression"],
+            options.seed,
+            int(this.options.get("regression_pictures", 0)),
+        ),
+    ]
+    before = answer(
+        champion.directory, asked, options.device, lambda n, of: progress("asking the champion", n, of)
+    )
+    after = answer(directory, asked, options.device, lambda n, of: progress("asking the challenger", n, of))
+    decision = decide(compared(asked, before, after), frozen.corrected, gate)
+    if this.options.get("gate") is False:  # for experiments: what would happen without a gate
+        decision = Decision(RoundStatus.ADOPTED, "Adopted without a gate.", decision.rows, decision.numbers)
+    if made is None and decision.adopted:
+        _refresh_golden(directory)
+        kept = {"decision": decision.to_json(), "data": frozen.to_json()}
+        made = registry.register(work, champion.name, this.id, kept, editor=this.editor)
+    if work.exists():
+        remove(work)  # of one that is not adopted, the figures are enough
+    _record(decision, tracker)
+    challenger = made.name if made else None
+    write_report(folder, this, champion.name, challenger, decision, asked, before, after, log)
+    return decision, made
+
+
+def freeze(store: CaseStore, names: Mapping[str, str], data: Mapping[str, Any] | None = None) -> Frozen:
+    """The corrections that count now, by split; of those only the ones that `data` names, where a round is taken up again.
+    `names` spells labels, see `usable`. No image that validates or is kept for tests trains, whatever the ledger says of its
+    patient."""
+    said = said_of_turns(store.database)
+    apart = [store.cases(split, include_withdrawn=True) for split in (Split.VAL, Split.TEST)]
+    held = {case.correction.image_id for cases in apart for case in cases}
+    sides = []
+    for split in (Split.TRAIN, Split.VAL):
+        cases = store.cases(split)
+        if split is Split.TRAIN:
+            cases = [case for case in cases if case.correction.image_id not in held]
+        if data:
+            named = set(data[split.value])
+            cases = [case for case in cases if case.correction.id in named]
+        sides.append(tuple(usable(readable(store, cases), names, said)))
+    train, val = sides
+    return Frozen(train, val, corrected_labels(train))
+
+
+def spelling(database: Database, targets: Sequence[str]) -> dict[str, str]:
+    """Lower-case name -> how the label list, or the model, spells it."""
+    known = (*LabelList(database, ()).names(), *targets)
+    return {name.casefold(): name for name in known}
+
+
+def known_concepts(database: Database, champion: Path) -> dict[str, Concept]:
+    """The knowledge base, what the champion's directory adds to it, and the labels that clinicians added, by name."""
+    concepts = {**site_concepts(champion), **load_knowledge().concepts}
+    added = {label.name: label.knowledge for label in LabelList(database, ()).added()}
+    told = {
+        name: concept_of(name, concepts, dict(knowledge))
+        for name, knowledge in added.items()
+        if name not in concepts
+    }
+    return {**concepts, **told}
+
+
+def _check_withdrawn(session: Session, train: Sequence[str]) -> None:
+    """Raises `StoreError` where a correction that was trained on has been withdrawn meanwhile."""
+    query = select(WithdrawalRow.correction_id).where(WithdrawalRow.correction_id.in_(train)).limit(1)
+    if session.scalar(query) is not None:
+        raise StoreError("Corrections of this round were withdrawn while it ran; run another one.")
+
+
+def _refresh_golden(directory: Path) -> None:
+    """The golden question shows that weights and libraries do what they did when the version was made: ask it anew. Raises
+    `CheckpointError` where the challenger cannot answer it at all."""
+    golden = read_golden(directory)
+    if golden is None:
+        return
+    predictor = Predictor.from_pretrained(directory)
+    if ask_golden(predictor, golden) < golden.min_dice:
+        write_golden(directory, predictor, golden.image.pixels, golden.question)
+
+
+def _train_in_several(database: Database, this: Round, champion: Version, work: Path, processes: int) -> None:
+    """The same training under `torchrun` on this machine; raises `MedSegRError` if it fails."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        "-m", "medsegr.rounds.together", f"--state={database.folder}", f"--round={this.id}",
+        f"--champion={champion.directory}", f"--out={work}",
+    ]  # fmt: skip
+    environment = {**os.environ, "MEDSEGR_DATABASE": database.url.render_as_string(hide_password=False)}
+    if subprocess.run(command, env=environment, check=False).returncode:
+        raise MedSegRError(f"Training in {processes} processes failed; the log says where.")
+
+
+def _record(decision: Decision, tracker: Tracker) -> None:
+    for row in decision.rows:
+        for step, value in enumerate((row.before, row.after)):
+            tracker.metric(f"dice/{row.kind}/{row.label}", value, step)
+    for name, value in decision.numbers.items():
+        if value == value:
+            tracker.metric(name, value, 1)
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, str | int | float | bool | None]:
+    """Settings for the records: short values, without what somebody wrote as a reason."""
+    kinds = str | int | float | bool
+    return {k: v for k, v in options.items() if isinstance(v, kinds) and k != "reason"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line of the round's own process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--round", type=int, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=0)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    try:
+        status = run_round(given.state, given.round, given.checkpoint, os.environ.get("MEDSEGR_DATABASE"))
+    except MedSegRError as error:
+        logger.error("%s", error)
+        return 1
+    return 1 if status is RoundStatus.FAILED else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Scores of a model on a round's cases, by free generation: the ledger's validation pictures, and the regression latents that
+ship with a checkpoint. Champion and challenger are asked the same questions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medsegr.answering import Prepared
+from medsegr.errors import CheckpointError
+from medsegr.evaluation.metrics import dice
+from medsegr.imaging import Picture
+from medsegr.imaging.resizing import resize_labels
+from medsegr.model.encoder import Trunk
+from medsegr.model.medsegr import MedSegR
+from medsegr.predictor import Predictor
+from medsegr.qa import phrasing
+from medsegr.qa.facts import Concept
+from medsegr.qa.schema import Turn
+from medsegr.rounds.examples import MIN_PIXELS, Drawn, concept_of
+from medsegr.rounds.features import FeatureCase
+from medsegr.rounds.gate import Scored
+
+PER_PICTURE = 3
+"""Questions by name about one regression picture."""
+ABSENT_PER_PICTURE = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One question of the gate: about a picture (or a regression picture `latent`), with the mask [H, W] bool that answers it,
+    empty where the structure is not present."""
+
+    kind: str
+    label: str
+    patient: str
+    text: str
+    truth: NDArray[np.bool_]
+    picture: Picture | None = None
+    latent: FeatureCase | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What one model made of a question: Dice (1 for a right "not present"), whether it outlined anything, and its mask."""
+
+    dice: float
+    emitted: bool
+    mask: NDArray[np.bool_]
+
+
+class LatentPredictor(Predictor):
+    """A predictor that can also be asked about a picture of which nothing but maps is left."""
+
+    def set_trunk(self, trunk: Trunk, side: int) -> None:
+        """Take the maps (B = 1) of a picture of `side` x `side` pixels in place of an image."""
+        if not isinstance(self.model, MedSegR):
+            raise CheckpointError("Latents fit the embedded model only; this checkpoint is a large preset's.")
+        maps = {n: getattr(trunk, n).to(self.device).float() for n in Trunk.__dataclass_fields__}
+        with torch.inference_mode():
+            features = self.model.encoder.read(Trunk(**maps))
+        self._current = (Prepared([features], None), Picture(np.zeros((side, side), np.uint8), None, None))
+
+
+def case_questions(
+    drawn: Sequence[Drawn], concepts: Mapping[str, Concept], side: int, seed: int
+) -> list[Question]:
+    """By name, one question for every structure that the validation pictures are corrected for; absent ones as well. `side` is
+    that of the model's square."""
+    found = []
+    for one in drawn:
+        rng = random.Random(f"{seed}/{one.name}")
+        picture = Picture(one.rgb, one.modality, None)
+        for name, mask in one.masks.items():
+            concept = concept_of(name, concepts)
+            study = phrasing.study_name(concept.region, one.modality or "") if concept.region else "image"
+            text = phrasing.explicit_question(rng, concept, study)
+            if 0 < resize_labels(mask.astype(np.uint8), side).sum() < MIN_PIXELS:
+                continue  # too small on the model's square to be asked for
+            kind = "corrected" if mask.any() else "absent_corrected"
+            found.append(Question(kind, name, one.patient_key, text, mask, picture))
+    return found
+
+
+def regression_questions(latents: Sequence[FeatureCase], seed: int, most: int = 0) -> list[Question]:
+    """First questions by name about the regression pictures, a few of each; `most` pictures (0: all)."""
+    rng = random.Random(seed)
+    found = []
+    for latent in latents[: most or len(latents)]:
+        turns = [c.turns[0] for c in latent.case.conversations]
+        by_label: dict[str, Turn] = {}
+        for turn in turns:
+            if turn.kind == "explicit" and len(turn.targets) == 1:
+                by_label.setdefault(turn.targets[0].label, turn)
+        absent = [t for t in turns if t.kind.startswith("absent") and t.fact is None and t.absent]
+        picked = rng.sample(sorted(by_label), min(PER_PICTURE, len(by_label)))
+        labels = latent.labels.numpy()
+        for name in picked:
+            truth = np.isin(labels, by_label[name].targets[0].value)
+            found.append(
+                Question(
+                    "regression", name, latent.case.patient_id, by_label[name].question, truth, None, latent
+                )
+            )
+        for turn in absent[:ABSENT_PER_PICTURE]:
+            nothing = np.zeros(labels.shape, np.bool_)
+            found.append(
+                Question(
+                    "absent", turn.absent[0], latent.case.patient_id, turn.question, nothing, None, latent
+                )
+            )
+    return found
+
+
+def answer(
+    checkpoint: Path,
+    questions: Sequence[Question],
+    device: str = "cpu",
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Answered]:
+    """Ask the model of `checkpoint` all questions."""
+    predictor = LatentPredictor.from_pretrained(checkpoint, device)
+    assert isinstance(predictor, LatentPredictor)
+    found: list[Answered] = []
+    shown: object = None
+    for n, question in enumerate(questions):
+        source = question.picture or question.latent
+        if source is not shown:
+            if question.picture is not None:
+                predictor.set_image(question.picture)
+            elif question.latent is not None:
+                predictor.set_trunk(question.latent.trunk, question.truth.shape[0])
+            shown = source
+        findings = predictor.ask(question.text).findings
+        mask = np.zeros(question.truth.shape, np.bool_)
+        for finding in findings:
+            mask |= finding.mask
+        emitted = bool(mask.any())
+        value = dice(mask, question.truth) if question.truth.any() else float(not emitted)
+        found.append(Answered(float(value), emitted, mask))
+        if on_step:
+            on_step(n + 1, len(questions))
+    return found
+
+
+def compared(
+    questions: Sequence[Question], champion: Sequence[Answered], challenger: Sequence[Answered]
+) -> list[Scored]:
+    """Both models' answers side by side."""
+    return [
+        Scored(q.kind, q.label, q.patient, a.dice, b.dice, a.emitted, b.emitted)
+        for q, a, b in zip(questions, champion, challenger, strict=True)
+    ]

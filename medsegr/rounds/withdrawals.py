@@ -1,0 +1,184 @@
+"""Taking back: corrections that must not be used any more, and patients whose data must go. Both say which versions were
+trained on them; nothing here changes a version.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from medsegr.rounds.audit import append
+from medsegr.rounds.cases import CaseStore
+from medsegr.rounds.database import Database, now
+from medsegr.rounds.errors import StoreError
+from medsegr.rounds.tables import (
+    AuditRow,
+    CaseRow,
+    CorrectionRow,
+    PatientRow,
+    RoundRow,
+    RoundStatus,
+    TurnRow,
+    VersionRow,
+    WithdrawalRow,
+)
+
+REMOVED = "removed"
+"""What stands for the image of a patient who was removed."""
+REMOVAL = "remove_patient"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What was taken back: ids of corrections, names of the versions that were trained on any of them, or grew out of one
+    that was, in the order of their numbers, and the rounds whose working folders were deleted because of them.
+    """
+
+    corrections: tuple[str, ...]
+    versions: tuple[str, ...]
+    rounds: tuple[int, ...] = ()
+
+
+def withdraw(database: Database, correction_id: str, by: str, why: str) -> Removal:
+    """Use this correction no more; its data stay. Raises `StoreError` for an unknown one."""
+    with database.writing() as session:
+        if session.get(CorrectionRow, correction_id) is None:
+            raise StoreError("No correction has this id; `GET /medsegr/corrections` lists those that exist.")
+        _mark(session, [correction_id], by, why)
+        append(session, by, "withdraw", correction_id, {"why": why})
+        return Removal((correction_id,), versions_trained_on(session, [correction_id]))
+
+
+def withdraw_editor(database: Database, editor: str, by: str, why: str) -> Removal:
+    """Use none of this editor's corrections from now on; their data stay. Corrections that the editor sends later count
+    again.
+    """
+    with database.writing() as session:
+        query = select(CorrectionRow.id).where(CorrectionRow.editor == editor).order_by(CorrectionRow.created)
+        ids = tuple(session.scalars(query))
+        _mark(session, ids, by, why)
+        append(session, by, "withdraw_editor", editor, {"why": why, "corrections": list(ids)})
+        return Removal(ids, versions_trained_on(session, ids))
+
+
+def remove_patient(database: Database, key: str, by: str, images: Iterable[str] = ()) -> Removal:
+    """Delete what is kept of a patient: slices, masks of turns and corrections, and texts; the images' names as well.
+
+    The patient's images are those of its cases, and `images`, which the caller may know of (of an image that was asked about
+    and never corrected nobody here knows whose it is). Rows stay, emptied, and so does the patient's line in the ledger: its
+    corrections are withdrawn, and later ones are as well (`is_removed`). Working folders of rounds that saw a case go too,
+    since their pages show images. Raises `StoreError` for an unknown patient, or while a round that uses a case is open.
+    """
+    with database.writing() as session:
+        if session.get(PatientRow, key) is None:
+            raise StoreError("The ledger has no patient of this key.")
+        own = select(CaseRow.correction_id).where(CaseRow.patient_key == key)
+        ids = set(session.scalars(own))
+        names = set(session.scalars(select(CorrectionRow.image_id).where(CorrectionRow.id.in_(own))))
+        names = (names | set(images)) - {REMOVED}
+        ids |= set(session.scalars(select(CorrectionRow.id).where(CorrectionRow.image_id.in_(names))))
+        turns = set(session.scalars(select(TurnRow.id).where(TurnRow.image_id.in_(names))))
+        corrections = tuple(sorted(ids))
+        rounds = _rounds_with(session, ids)
+        _mark(session, corrections, by, "The patient was removed.")
+        _blank(session, turns, ids)
+        versions = versions_trained_on(session, corrections)
+        detail: dict[str, Any] = {"corrections": list(corrections), "versions": list(versions)}
+        append(session, by, REMOVAL, key, {**detail, "rounds": list(rounds)})
+    cases = CaseStore(database)
+    for id_ in corrections:  # only now: a transaction that fails must leave every file
+        cases.discard(id_)
+        database.correction_masks.remove(id_)
+    for id_ in turns:
+        database.turn_masks.remove(id_)
+    for number in rounds:
+        shutil.rmtree(database.paths.rounds / str(number), ignore_errors=True)
+    return Removal(corrections, versions, rounds)
+
+
+def is_removed(session: Session, key: str) -> bool:
+    """Whether this patient was removed."""
+    query = select(AuditRow.id).where(AuditRow.action == REMOVAL, AuditRow.subject == key).limit(1)
+    return session.scalar(query) is not None
+
+
+def withdrawn(database: Database) -> dict[str, str]:
+    """Correction id -> why it must not be used."""
+    with database.session() as session:
+        rows = session.execute(select(WithdrawalRow.correction_id, WithdrawalRow.why))
+        return {row.correction_id: row.why for row in rows}
+
+
+def mark_withdrawn(session: Session, correction_id: str, by: str, why: str) -> None:
+    """Use this correction no more, within the caller's transaction."""
+    _mark(session, [correction_id], by, why)
+
+
+def versions_trained_on(session: Session, correction_ids: Iterable[str]) -> tuple[str, ...]:
+    """Names of the versions whose rounds list one of the corrections under `data["train"]`, and of all that descend from
+    them, in the order of their numbers.
+    """
+    wanted = set(correction_ids)
+    trained = {
+        row.id
+        for row in session.execute(select(RoundRow.id, RoundRow.data))
+        if wanted & trained_ids(row.data)
+    }
+    found: list[str] = []
+    rows = select(VersionRow.name, VersionRow.parent, VersionRow.round_id).order_by(VersionRow.number)
+    for name, parent, round_id in session.execute(rows):  # a parent has a lower number
+        if round_id in trained or parent in found:
+            found.append(name)
+    return tuple(found)
+
+
+def trained_ids(data: dict[str, Any]) -> set[str]:
+    """Ids of the corrections that a round was trained on: `train` is a list of ids or of {"id": …}, or maps ids to hashes."""
+    return {entry["id"] if isinstance(entry, dict) else str(entry) for entry in data.get("train") or ()}
+
+
+def _rounds_with(session: Session, ids: set[str]) -> tuple[int, ...]:
+    """Rounds that were trained or judged on one of the corrections; raises `StoreError` if one of them is open."""
+    found = []
+    for id_, status, data in session.execute(
+        select(RoundRow.id, RoundRow.status, RoundRow.data).order_by(RoundRow.id)
+    ):
+        if ids & _texts_in(data):
+            if status in (RoundStatus.QUEUED, RoundStatus.RUNNING):
+                raise StoreError(f"Round {id_} uses a case of this patient; wait for it, or cancel it first.")
+            found.append(id_)
+    return tuple(found)
+
+
+def _texts_in(data: Any) -> set[str]:
+    """Every text in plain JSON, keys as well."""
+    if isinstance(data, str):
+        return {data}
+    parts = [*data, *data.values()] if isinstance(data, dict) else data if isinstance(data, list) else []
+    return set().union(*(_texts_in(part) for part in parts))
+
+
+def _mark(session: Session, ids: Iterable[str], by: str, why: str) -> None:
+    for id_ in ids:
+        if session.get(WithdrawalRow, id_) is None:
+            session.add(WithdrawalRow(correction_id=id_, why=why, editor=by, created=now()))
+    session.flush()
+
+
+def _blank(session: Session, turns: set[str], corrections: set[str]) -> None:
+    """Empty what a person wrote, and what the model answered."""
+    session.execute(
+        update(TurnRow)
+        .where(TurnRow.id.in_(turns))
+        .values(image_id=REMOVED, question="", history=[], answer="", findings=[], options={})
+    )
+    session.execute(
+        update(CorrectionRow)
+        .where(CorrectionRow.id.in_(corrections))
+        .values(image_id=REMOVED, reason=None, answer=None)
+    )

@@ -1,0 +1,165 @@
+"""`/medsegr/rounds`, `/medsegr/models`, `/medsegr/learning`: what the learning loop did and does; start and cancel rounds, put
+versions in charge and go back. The app mounts this router in front of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.params import Depends
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from medsegr.rounds.errors import StoreError
+from medsegr.rounds.registry import Charge, Version
+from medsegr.rounds.rounds_log import Round
+from medsegr.web.edge import SentenceRoute, read_body
+from medsegr.web.errors import Refusal
+from medsegr.web.login.identity import current_user
+from medsegr.web.loop import MAX_REASON, LearningLoop, brief
+from medsegr.web.requests import parse, parse_object
+from medsegr.web.routes import MAX_LISTED
+
+PAGE = "page.html"
+NO_PAGE = "This round has no page; it is written when a round was judged."
+SAFE_PAGE = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'",
+}
+
+Body = TypeVar("Body", bound=BaseModel)
+Reason = Annotated[str, Field(max_length=MAX_REASON)]
+
+
+class RoundBody(BaseModel):
+    """The body of `POST /medsegr/rounds`; every field may be left out, and the server's policy decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_minutes: float | None = None
+    device: str | None = None
+    processes: int | None = None
+    reason: Reason = ""
+
+
+class ChargeBody(BaseModel):
+    """The body of a promotion or rollback: why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reason: Reason = ""
+
+
+def rounds_router(
+    loop: LearningLoop, guards: Sequence[Depends] = (), admins: Sequence[Depends] = ()
+) -> APIRouter:
+    """The router; `guards` are dependencies (a login) that every route gets, `admins` those of what changes something."""
+    router = APIRouter(prefix="/medsegr", tags=["MedSeg-R"], route_class=SentenceRoute)
+    _add_rounds(router, loop, list(guards), list(admins))
+    _add_models(router, loop, list(guards), list(admins))
+    return router
+
+
+def _add_rounds(router: APIRouter, loop: LearningLoop, guards: list[Depends], admins: list[Depends]) -> None:
+    @router.get(
+        "/learning", summary="Corrections since the last round, progress, last decision", dependencies=guards
+    )
+    def learning() -> dict[str, Any]:
+        return loop.state()
+
+    @router.get("/rounds", summary="The newest rounds, oldest first", dependencies=guards)
+    def rounds(limit: int = 200) -> list[dict[str, Any]]:
+        if not 1 <= limit <= MAX_LISTED:
+            raise Refusal(422, f"`limit` must be between 1 and {MAX_LISTED}.")
+        return [brief(round_) for round_ in loop.log.rounds(limit)]
+
+    @router.post("/rounds", status_code=201, summary="Start a round", dependencies=admins,
+                 openapi_extra=_schema(RoundBody))  # fmt: skip
+    async def start(request: Request) -> dict[str, Any]:
+        body = await _body(request, RoundBody)
+        editor = current_user(request).name
+        return brief(await run_in_threadpool(loop.start_round, editor, body.model_dump()))
+
+    @router.get("/rounds/{round_id}", summary="One round with its decision", dependencies=guards)
+    def one(request: Request, round_id: int) -> dict[str, Any]:
+        found = _found(loop, round_id)
+        return {**asdict(found), **brief(found)} | ({} if current_user(request).admin else {"data": None})
+
+    @router.get("/rounds/{round_id}/page", summary="One round as a page, with pictures", dependencies=guards)
+    def page(round_id: int) -> Response:
+        found = _found(loop, round_id)
+        path = loop.log.database.paths.rounds / str(found.id) / PAGE
+        if not path.is_file():
+            raise Refusal(404, NO_PAGE)
+        return HTMLResponse(path.read_bytes(), headers=SAFE_PAGE)
+
+    @router.delete("/rounds/{round_id}", summary="Cancel a round", dependencies=admins)
+    def cancel(request: Request, round_id: int) -> dict[str, Any]:
+        return brief(loop.cancel(round_id, current_user(request).name))
+
+
+def _add_models(router: APIRouter, loop: LearningLoop, guards: list[Depends], admins: list[Depends]) -> None:
+    @router.get("/models", summary="Model versions, and who was in charge when", dependencies=guards)
+    def models() -> dict[str, Any]:
+        registry = loop.registry
+        previous = registry.previous()
+        return {
+            "current": registry.current().name,
+            "answering": loop.charge.version.name,
+            "previous": previous.name if previous else None,
+            "versions": [_version(version) for version in registry.versions()],
+            "charges": [asdict(charge) for charge in registry.charges()],
+        }
+
+    @router.post("/models/rollback", summary="Go back to the version that was in charge before",
+                 dependencies=admins, openapi_extra=_schema(ChargeBody))  # fmt: skip
+    async def rollback(request: Request) -> dict[str, Any]:
+        body = await _body(request, ChargeBody)
+        editor = current_user(request).name
+        return _charged(loop, await run_in_threadpool(loop.charge.rollback, editor, body.reason))
+
+    @router.post("/models/{version}/promote", summary="Put a version in charge", dependencies=admins,
+                 openapi_extra=_schema(ChargeBody))  # fmt: skip
+    async def promote(request: Request, version: str) -> dict[str, Any]:
+        body = await _body(request, ChargeBody)
+        editor = current_user(request).name
+        return _charged(loop, await run_in_threadpool(loop.charge.promote, version, editor, body.reason))
+
+
+def _charged(loop: LearningLoop, version: Version) -> dict[str, Any]:
+    charges: list[Charge] = loop.registry.charges(1)
+    return {"current": version.name, **({"charge": asdict(charges[0])} if charges else {})}
+
+
+def _version(version: Version) -> dict[str, Any]:
+    """A version as clients see it; not where it lies."""
+    kept = {name: value for name, value in version.meta.items() if name in ("metrics", "licence")}
+    return {
+        "name": version.name,
+        "number": version.number,
+        "parent": version.parent,
+        "round": version.round_id,
+        "created": version.created,
+        "sha256": version.sha256,
+        "targets": list(version.targets),
+        **kept,
+    }
+
+
+def _found(loop: LearningLoop, round_id: int) -> Round:
+    try:
+        return loop.log.get(round_id)
+    except StoreError as error:
+        raise Refusal(404, str(error)) from error
+
+
+async def _body(request: Request, model: type[Body]) -> Body:
+    raw = await read_body(request)
+    return parse(model, parse_object(raw, "The request body") if raw else {})
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": False, "content": content}}

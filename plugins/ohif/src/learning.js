@@ -1,0 +1,165 @@
+// What the panel knows of learning: corrections, the round that runs, the version in charge, the next case. Polls while the
+// panel is there, more often while a round runs; a server without rounds is asked no further. Sentences are plain functions.
+
+const IDLE_MS = 20000;
+const RUNNING_MS = 3000;
+const OUTCOMES = {
+  adopted: "adopted",
+  refused: "not adopted",
+  collecting: "not judged yet",
+  failed: "failed",
+  cancelled: "cancelled",
+};
+
+/** How many corrections wait for a round, and what is missing for one to be judged. */
+export function correctionsInWords({ corrections_since: count = 0, missing = null }) {
+  const since = `${count === 0 ? "No" : count} correction${count === 1 ? "" : "s"} since the last round.`;
+  if (!missing) return since;
+  return `${since} ${missing} more case${missing === 1 ? " is" : "s are"} needed before a new version can be judged.`;
+}
+
+/** "Round 8: training, 3 of 10." or "" when none runs. */
+export function runningInWords(running) {
+  if (!running) return "";
+  const share = running.total ? `, ${running.done} of ${running.total}` : "";
+  return `Round ${running.id}: ${running.phase}${share}.`;
+}
+
+/** "Round 8 adopted: the optic disc is better." or "" before the first round. */
+export function decisionInWords(last) {
+  if (!last) return "";
+  const outcome = OUTCOMES[last.status] ?? last.status;
+  return `Round ${last.id} ${outcome}${last.sentence ? `: ${last.sentence}` : "."}`;
+}
+
+/** What is worth hearing after `before` has become `now`: a round has begun or ended, or another version answers. */
+export function newsInWords(before, now) {
+  if (!before) return "";
+  const said = [];
+  if (now.last && (now.last.id !== before.last?.id || now.last.status !== before.last?.status)) said.push(decisionInWords(now.last));
+  else if (now.running && now.running.id !== before.running?.id) said.push(`Round ${now.running.id} has begun.`);
+  if (now.version !== before.version) said.push(`Version ${now.version} answers from now on.`);
+  return said.join(" ");
+}
+
+/** The address at which this viewer shows another study, or null where the study is not known. */
+export function addressOf(next, here) {
+  if (!next?.study) return null;
+  const query = new URLSearchParams({ StudyInstanceUIDs: next.study, initialSeriesInstanceUID: next.image });
+  return `${here}?${query}`;
+}
+
+export class Learning {
+  /** `changed()` is called after every change, `announce(text)` with what is worth hearing. */
+  constructor(server, { changed, announce }) {
+    Object.assign(this, { server, changed, announce });
+    this.state = null; // the last reply of GET /medsegr/learning; null: not known, or the server has no rounds
+    this.next = null; // {image, why, strategy, study}
+    this.skipped = null; // the case that was skipped last
+    this.form = null; // {reason}: the rollback that is being written
+    this.busy = null; // "next", "skip" or "rollback" while the server is asked
+    this.note = null; // {kind: "saved" or "trouble", sentence}
+    this.noted = null; // the image that was told to be open
+    this.timer = null;
+    this.refresh();
+  }
+
+  /** Ask the server now, and again after a while. Never raises; a failure leaves what is known. */
+  async refresh() {
+    clearTimeout(this.timer);
+    try {
+      const now = await this.server.learning();
+      if (this.stopped) return;
+      const news = newsInWords(this.state, now);
+      this.state = now;
+      if (news) this.announce(news);
+      this.changed();
+    } catch (error) {
+      this.absent = error.status === 404; // a server without rounds
+      if (this.absent) return;
+    }
+    if (this.stopped) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.refresh(), this.state?.running ? RUNNING_MS : IDLE_MS);
+  }
+
+  /** The server answers again, or its model does: what is known may be old. */
+  recovered() {
+    if (!this.state && !this.absent) this.refresh();
+  }
+
+  /** Tell the server which image is open, so that nobody else is offered it; once each, and no matter if it fails. */
+  opened(image) {
+    if (!image || image === this.noted) return;
+    this.noted = image;
+    this.server.opened(image).catch(() => {});
+  }
+
+  /** Ask for the next case. */
+  choose = () =>
+    this.during("next", async () => {
+      this.skipped = null;
+      this.next = await this.server.next();
+      this.announce(`Next case: ${this.next.why}`);
+    });
+
+  /** Never offer the case again, and give another one. */
+  skip = () =>
+    this.during("skip", async () => {
+      const { image } = this.next;
+      await this.server.skip(image);
+      this.next = null;
+      this.skipped = image;
+      this.next = await this.server.next();
+      this.announce(`Skipped. Next case: ${this.next.why}`);
+    });
+
+  /** Offer the skipped case again. */
+  unskip = () =>
+    this.during("skip", async () => {
+      await this.server.skip(this.skipped, true);
+      this.skipped = null;
+      this.tell("saved", "The skipped case may be offered again.");
+    });
+
+  /** Begin to write a request, or (null) give it up. */
+  open = (form) => {
+    this.form = form;
+    this.note = null;
+    this.changed();
+  };
+
+  /** Go back to the version before; a reason is required. */
+  rollback = () =>
+    this.during("rollback", async () => {
+      const reason = this.form.reason.trim();
+      if (!reason) throw new Error("Say why first; the reason is kept with the change.");
+      const reply = await this.server.rollback(reason);
+      this.form = null;
+      this.tell("saved", `Version ${reply.current} is in charge again.`);
+      this.refresh();
+    });
+
+  async during(what, work) {
+    if (this.busy) return;
+    Object.assign(this, { busy: what, note: null });
+    this.changed();
+    try {
+      await work();
+    } catch (error) {
+      this.tell("trouble", error.message);
+    }
+    this.busy = null;
+    this.changed();
+  }
+
+  tell(kind, sentence) {
+    this.note = { kind, sentence };
+    this.announce(sentence);
+  }
+
+  stop() {
+    this.stopped = true;
+    clearTimeout(this.timer);
+  }
+}

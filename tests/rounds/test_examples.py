@@ -1,0 +1,71 @@
+"""Corrections as training examples: overlapping masks in one label map, and conversations that say what was corrected."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medsegr.qa.facts import load_knowledge
+from medsegr.rounds.examples import Drawn, combined, concept_of, training_case
+
+SIDE = 64
+CONCEPTS = load_knowledge().concepts
+
+
+def _square(low: int, high: int) -> np.ndarray:
+    mask = np.zeros((48, 96), np.bool_)
+    mask[low:high, 2 * low : 2 * high] = True
+    return mask
+
+
+def _drawn(**changes: object) -> Drawn:
+    masks = {
+        "optic disc": _square(8, 40),
+        "optic cup": _square(16, 32),
+        "spleen": np.zeros((48, 96), np.bool_),
+    }
+    given = {"masks": masks, "question": "Outline the optic cup.", "asked": ("optic cup",), **changes}
+    return Drawn("c1_0", "patient", "FUNDUS", np.full((48, 96, 3), 90, np.uint8), **given)  # type: ignore[arg-type]
+
+
+def test_overlapping_masks_are_unions_of_values() -> None:
+    disc, cup = _square(8, 40)[:, ::2], _square(16, 32)[:, ::2]
+    codes, values = combined({"disc": disc, "cup": cup}, 48)
+    assert np.array_equal(np.isin(codes, values["disc"]), disc)
+    assert np.array_equal(np.isin(codes, values["cup"]), cup)
+    assert set(values["cup"]) < set(values["disc"])
+
+
+def test_every_structure_is_asked_for_and_what_is_missing_is_denied() -> None:
+    case = training_case(_drawn(), CONCEPTS, SIDE, 1)
+    assert case.rgb.shape == (SIDE, SIDE, 3) and case.labels.shape == (SIDE, SIDE)
+    assert case.present == {"optic disc", "optic cup"} and case.absent == {"spleen"}
+    turns = [c.turns[0] for c in case.conversations]
+    asked = {t.targets[0].label for t in turns if t.kind == "explicit"}
+    assert asked == {"optic disc", "optic cup"}
+    denials = [t for t in turns if t.kind == "absent_same_set"]
+    assert denials and all(t.answer.startswith("No spleen is visible") and not t.targets for t in denials)
+    assert any(len(t.targets) == 2 for t in turns)
+    for turn in turns:
+        assert turn.answer.count("[SEG]") == len(turn.targets)
+
+
+def test_the_clinicians_own_question_is_kept() -> None:
+    own = [
+        c
+        for c in training_case(_drawn(), CONCEPTS, SIDE, 1).conversations
+        if c.turns[0].question == "Outline the optic cup."
+    ]
+    assert own and own[-1].turns[0].targets[0].label == "optic cup"
+    lost = _drawn(masks={"optic cup": np.zeros((48, 96), np.bool_)})
+    denied = training_case(lost, CONCEPTS, SIDE, 1).conversations[-1].turns[0]
+    assert denied.question == "Outline the optic cup." and denied.answer.startswith("No optic cup")
+
+
+def test_a_structure_that_the_knowledge_base_lacks_is_outlined_by_its_name() -> None:
+    told = concept_of("drusen", CONCEPTS, {"names": ["drusen", "yellow deposits"]})
+    assert told.leak("Where are the yellow deposits?")
+    case = training_case(
+        _drawn(masks={"cotton wool spot": _square(8, 40)}, question="", asked=()), CONCEPTS, SIDE, 1
+    )
+    answers = {c.turns[0].answer for c in case.conversations}
+    assert answers == {"The <p>cotton wool spot</p> [SEG] is outlined."}

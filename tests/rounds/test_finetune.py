@@ -1,0 +1,141 @@
+"""Fine-tuning on a tiny model: it learns a structure that it did not know, leaves what it must, and never waits in a group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.multiprocessing import spawn  # type: ignore[attr-defined]
+
+from medsegr.model.checkpoint import save_checkpoint
+from medsegr.model.medsegr import MedSegR
+from medsegr.predictor import Predictor
+from medsegr.qa.facts import load_knowledge, plain_concept, site_concepts, write_site_concepts
+from medsegr.rounds.challenger import ChallengerOptions, make_challenger
+from medsegr.rounds.examples import Drawn
+from medsegr.rounds.finetune import FinetuneOptions, average_gradients, prepare
+from medsegr.training.start import with_targets
+
+SIDE = 64
+CONCEPTS = load_knowledge().concepts
+NEW = "liver cyst"
+
+
+def _drawn(count: int) -> list[Drawn]:
+    rng = np.random.default_rng(0)
+    found = []
+    for n in range(count):
+        mask = np.zeros((SIDE, SIDE), np.bool_)
+        row, column = rng.integers(4, 36, 2)
+        mask[row : row + 22, column : column + 22] = True
+        rgb = rng.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
+        rgb[mask] += 150
+        found.append(Drawn(f"d{n}", f"p{n}", "CT", rgb, {NEW: mask}, f"Where is the {NEW}?", (NEW,)))
+    return found
+
+
+@pytest.fixture
+def champion(tiny: MedSegR, tmp_path: Path) -> Path:
+    """A tiny checkpoint that knows nothing of cysts."""
+    save_checkpoint(tiny, tmp_path / "champion", {"version": "tiny-1", "licence": "CC0"}, "# card")
+    (tmp_path / "champion" / "LICENSE").write_text("kept")
+    return tmp_path / "champion"
+
+
+def test_a_round_teaches_a_new_structure_and_keeps_the_champion(champion: Path, tmp_path: Path) -> None:
+    before = {p.name: p.read_bytes() for p in champion.iterdir() if p.is_file()}
+    options = ChallengerOptions(
+        variants=2,
+        distil=False,
+        # the tiny language model is a random one: a LoRA on it has nothing to build on
+        finetune=FinetuneOptions(
+            steps=90, minutes=0, learning_rate=5e-3, images=4, masks=8, bf16=False, full=True
+        ),
+    )
+    phases: list[str] = []
+    steps = make_challenger(
+        champion, _drawn(6), CONCEPTS, tmp_path / "challenger", options,
+        lambda phase, done, total: phases.append(phase),
+    )  # fmt: skip
+    assert steps == 90 and list(dict.fromkeys(phases)) == ["reading the pictures", "training"]
+    assert {p.name: p.read_bytes() for p in champion.iterdir() if p.is_file()} == before
+    assert (tmp_path / "challenger" / "LICENSE").read_text() == "kept"
+    predictor = Predictor.from_pretrained(tmp_path / "challenger")
+    assert predictor.targets == ("liver", "left kidney", NEW)
+    assert set(site_concepts(tmp_path / "challenger")) == {NEW}
+    one = _drawn(7)[6]
+    predictor.set_image(one.rgb, "CT")
+    reply = predictor.ask(f"Outline the {NEW}.")
+    assert reply.text.startswith(f"The {NEW} is outlined.")
+    assert [f.label for f in reply.findings] == [NEW]
+    mask, truth = reply.findings[0].mask, one.masks[NEW]
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.7
+
+
+def test_a_killed_training_goes_on_where_it_was(
+    champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medsegr.rounds.finetune.SAVE_S", 0.0)
+    options = ChallengerOptions(
+        variants=1, distil=False, finetune=FinetuneOptions(steps=6, minutes=0, images=2, masks=4, bf16=False)
+    )
+    seen: list[int] = []
+
+    def report(phase: str, done: int, total: int) -> None:
+        if phase == "training":
+            seen.append(done)
+            if done == 4 and len(seen) == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_challenger(champion, _drawn(2), CONCEPTS, tmp_path / "c", options, report)
+    assert (tmp_path / "c.state").is_file()
+    make_challenger(champion, _drawn(2), CONCEPTS, tmp_path / "c", options, report)
+    assert seen == [1, 2, 3, 4, 4, 5, 6]
+    assert not (tmp_path / "c.state").exists() and (tmp_path / "c" / "meta.json").is_file()
+
+
+def test_what_a_site_told_about_a_structure_goes_with_the_weights(tmp_path: Path) -> None:
+    write_site_concepts(
+        tmp_path, [plain_concept("ear drum", ["tympanum", "ear drum"], "at the end of the ear canal")]
+    )
+    write_site_concepts(tmp_path, [plain_concept("ossicles")])
+    found = site_concepts(tmp_path)
+    assert list(found) == ["ear drum", "ossicles"]
+    assert found["ear drum"].leak("Where is the tympanum?") and found["ear drum"].location
+    assert found["ossicles"].plural and not found["ear drum"].plural
+
+
+def test_rows_of_known_structures_and_the_convolutions_stay(tiny: MedSegR) -> None:
+    wider = with_targets(tiny, ("liver", "left kidney", NEW))
+    trained = prepare(wider, FinetuneOptions(), 2)
+    kinds = {name for name, p in wider.named_parameters() if p.requires_grad}
+    assert not any(name.startswith(("encoder.stem", "encoder.stages", "encoder.ups")) for name in kinds)
+    assert any("lora_A" in name for name in kinds) and any(
+        name.startswith("grounding.decoder") for name in kinds
+    )
+    torch.autograd.backward(sum((p.float() ** 2).sum() for p in trained))  # type: ignore[arg-type]
+    gradient = wider.encoder.overview.names.weight.grad
+    assert gradient is not None
+    assert not gradient[:2].any() and gradient[2].any()
+
+
+def _average(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    if rank == 0:  # this process has something to learn of the first parameter only, the other of none
+        parameters[0].grad = torch.tensor([2.0, 4.0])
+    average_gradients(parameters)
+    torch.save([p.grad for p in parameters], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_gradients_are_averaged_also_where_a_process_has_none(tmp_path: Path) -> None:
+    spawn(_average, (str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(found[0], torch.tensor([1.0, 2.0])) and torch.equal(found[1], torch.zeros(2))

@@ -1,0 +1,103 @@
+"""Latents: what is stored comes back closely enough for the model's own heads, in a fraction of the room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medsegr.errors import CheckpointError
+from medsegr.model.encoder import Trunk
+from medsegr.model.medsegr import MedSegR
+from medsegr.qa.facts import load_knowledge
+from medsegr.rounds.examples import Drawn, training_case
+from medsegr.rounds.features import encode
+from medsegr.rounds.latents import read_latents, write_latents
+from medsegr.rounds.replay import REPLAY, choose, distilled, read_replay, write_replay
+from medsegr.training.images import Case
+
+SIDE = 64
+
+
+def _cases(count: int) -> list[Case]:
+    rng = np.random.default_rng(0)
+    found = []
+    for n in range(count):
+        mask = np.zeros((SIDE, SIDE), np.bool_)
+        mask[8 + n : 40, 8:40] = True
+        rgb = rng.integers(0, 80, (SIDE, SIDE, 3), dtype=np.uint8)
+        rgb[mask] += 120
+        label = "liver" if n % 4 else "left kidney"
+        drawn = Drawn(f"d{n}", f"p{n}", "CT", rgb, {label: mask})
+        found.append(training_case(drawn, load_knowledge().concepts, SIDE, 1))
+    return found
+
+
+def test_maps_come_back_closely_in_little_room(tiny: MedSegR, tmp_path: Path) -> None:
+    features = encode(tiny, _cases(6), 1, 1)
+    write_latents(
+        tmp_path / "l.npz",
+        [f.trunk for f in features],
+        [f.case.labels for f in features],
+        [{"n": n} for n in range(6)],
+    )
+    latents = read_latents(tmp_path / "l.npz")
+    assert [r["n"] for r in latents.records] == list(range(6))
+    for n, feature in enumerate(features):
+        back = latents.of(n)
+        for name in Trunk.__dataclass_fields__:
+            true, found = getattr(feature.trunk, name).float(), getattr(back, name)
+            assert found.shape == true.shape
+            assert float((found - true).norm() / true.norm()) < 0.12, name
+        assert np.array_equal(latents.labels[n], feature.case.labels)
+    plain = sum(getattr(f.trunk, name).nbytes for f in features for name in Trunk.__dataclass_fields__)
+    assert (tmp_path / "l.npz").stat().st_size < plain / 3
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / REPLAY).write_bytes(b"PK nonsense")
+    with pytest.raises(CheckpointError, match="copy the checkpoint anew"):
+        read_replay(tmp_path)
+    (tmp_path / REPLAY).unlink()
+    assert read_replay(tmp_path) == {"replay": [], "regression": []}
+
+
+def test_replay_keeps_questions_and_labels_apart_by_part(tiny: MedSegR, tmp_path: Path) -> None:
+    cases = _cases(5)
+    write_replay(tmp_path / REPLAY, tiny, {"replay": cases[:3], "regression": cases[3:]}, conversations=4)
+    parts = read_replay(tmp_path)
+    assert [f.case.image for f in parts["replay"]] == ["d0", "d1", "d2"]
+    assert [f.case.image for f in parts["regression"]] == ["d3", "d4"]
+    first = parts["replay"][0].case
+    assert first.present == cases[0].present and first.values == cases[0].values
+    assert len(first.conversations) == 4
+    assert {c.to_json()["id"] for c in first.conversations} <= {c.id for c in cases[0].conversations}
+    features = tiny.encoder.read(parts["replay"][0].trunk)
+    true = tiny.encoder.read(
+        Trunk(
+            *(getattr(encode(tiny, cases[:1], 1, 1)[0].trunk, n).float() for n in Trunk.__dataclass_fields__)
+        )
+    )
+    assert torch.allclose(features.present, true.present, atol=0.2)
+
+
+def test_what_lies_where_the_clinician_drew_is_not_kept_as_another_structure(
+    tiny: MedSegR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medsegr.rounds.replay.SEEN", 0.0)
+    feature = encode(tiny, _cases(1), 1, 1)[0]
+    with torch.no_grad():
+        tiny.grounding.decoder.presence_head.layers[-1].bias.fill_(9.0)
+    seen = distilled(tiny, feature, {})
+    assert seen
+    name, mask = next(iter(seen.items()))
+    assert name not in distilled(tiny, feature, {"something else": mask})
+    assert name in distilled(tiny, feature, {"something else": np.zeros_like(mask)})
+
+
+def test_every_structure_gets_its_share() -> None:
+    chosen = choose(_cases(12), 6, seed=1)
+    labels = [name for case in chosen for name in case.present]
+    assert labels.count("left kidney") == 3 and labels.count("liver") == 3

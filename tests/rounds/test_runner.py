@@ -1,0 +1,149 @@
+"""A whole round on a tiny model: it is judged, adopted or refused, taken up after a kill, and ended when it is cancelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsegr.model.checkpoint import save_checkpoint
+from medsegr.model.medsegr import MedSegR
+from medsegr.rounds import runner
+from medsegr.rounds.cases import CaseStore, TrainingSlices
+from medsegr.rounds.corrections import CorrectionStore, NewCorrection, NewFinding, Origin, Verdict
+from medsegr.rounds.database import Database
+from medsegr.rounds.ledger import Ledger
+from medsegr.rounds.registry import Registry
+from medsegr.rounds.rounds_log import Round, RoundLog
+from medsegr.rounds.tables import RoundStatus, Split
+from medsegr.rounds.tracking import Tracker
+
+SIDE = 64
+NEW = "liver cyst"
+FAST = {
+    "steps": 150, "minutes": 0, "learning_rate": 5e-3, "images": 4, "masks": 8, "variants": 1, "bf16": False, "full": True,
+    "distil": False, "regression": False,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own tests are in `test_tracking`; making its database takes longer than a round here."""
+    monkeypatch.setattr(Tracker, "_log_to_mlflow", lambda self, decision, status: None)
+
+
+@pytest.fixture
+def champion(tiny: MedSegR, tmp_path: Path) -> Path:
+    """The checkpoint that the server was started with."""
+    save_checkpoint(tiny, tmp_path / "champion", {"version": "tiny-1", "licence": "CC0"}, "# card")
+    return tmp_path / "champion"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """An empty state."""
+    return Database(tmp_path / "state")
+
+
+def _correct(database: Database, patient: int) -> Split:
+    """Store a correction of a bright square, drawn where the model had nothing; returns its patient's split."""
+    rng = np.random.default_rng(patient)
+    mask = np.zeros((SIDE, SIDE), np.bool_)
+    row, column = rng.integers(4, 36, 2)
+    mask[row : row + 22, column : column + 22] = True
+    rgb = rng.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
+    rgb[mask] += 150
+    finding = NewFinding(None, NEW, np.packbits(mask).tobytes(), int(mask.sum()))
+    stored = CorrectionStore(database).add(
+        NewCorrection(f"img{patient}", "ann", Verdict.EDITED, Origin.PANEL, (finding,), mask.shape, {})
+    )
+    slices = TrainingSlices(rgb[None], mask[None, None], np.zeros(1, np.int64))
+    CaseStore(database).add(stored.id, f"p{patient}", "image", NEW, "CT", slices)
+    split = Ledger(database).split_of(f"p{patient}")
+    assert split is not None
+    return split
+
+
+def _run(database: Database, champion: Path, **options: object) -> Round:
+    log = RoundLog(database)
+    this = log.create("hand", "ann", {**FAST, **options})
+    runner.run_round(database.folder, this.id, champion)
+    return log.get(this.id)
+
+
+def test_without_corrections_a_round_says_so(database: Database, champion: Path) -> None:
+    ended = _run(database, champion)
+    assert ended.status is RoundStatus.FAILED
+    assert ended.error and "no correction to train on" in ended.error
+
+
+def test_a_round_is_collecting_until_there_are_validation_patients(
+    database: Database, champion: Path
+) -> None:
+    splits = [_correct(database, n) for n in range(3)]
+    assert Split.TRAIN in splits
+    ended = _run(database, champion, steps=1)
+    assert ended.status is RoundStatus.COLLECTING
+    assert "more validation patient" in ended.decision["sentence"]
+    assert Registry(database, champion).current().name == "tiny-1"
+
+
+def test_a_round_that_teaches_is_adopted_and_one_that_does_not_is_refused(
+    database: Database, champion: Path
+) -> None:
+    splits = [_correct(database, n) for n in range(13)]
+    assert splits.count(Split.VAL) >= 3
+    refused = _run(database, champion, steps=1)
+    assert refused.status is RoundStatus.REFUSED and "useful" in refused.decision["sentence"]
+    registry = Registry(database, champion)
+    assert registry.current().name == "tiny-1" and refused.challenger is None
+    assert not (database.paths.rounds / str(refused.id) / "challenger").exists()
+    adopted = _run(database, champion)
+    assert adopted.status is RoundStatus.ADOPTED, adopted.decision
+    current = registry.current()
+    assert current.name == adopted.challenger and current.round_id == adopted.id
+    assert current.targets == ("liver", "left kidney", NEW)
+    assert set(adopted.data["train"]).isdisjoint(adopted.data["val"])
+    assert len(adopted.data["val"]) == splits.count(Split.VAL)
+    row = next(r for r in adopted.decision["rows"] if r["label"] == NEW)
+    assert row["before"] == 0 and row["after"] > 0.5
+    page = (database.paths.rounds / str(adopted.id) / "page.html").read_text(encoding="utf-8")
+    assert "Adopted" in page and NEW in page
+    assert registry.verify(current.name) is None
+
+
+def test_a_killed_round_is_taken_up_again(
+    database: Database, champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        _correct(database, n)
+
+    def killed(*args: object, **kwargs: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runner, "make_challenger", killed)
+        _run(database, champion, steps=1)
+    log = RoundLog(database)
+    (left,) = log.rounds()
+    assert left.status in (RoundStatus.RUNNING, RoundStatus.FAILED)
+    assert runner.run_round(database.folder, left.id, champion) is RoundStatus.COLLECTING
+
+
+def test_a_cancelled_round_ends(database: Database, champion: Path) -> None:
+    for n in range(3):
+        _correct(database, n)
+    log = RoundLog(database)
+    this = log.create("hand", "ann", FAST)
+
+    class Cancelling(runner.Progress):
+        def __call__(self, phase: str, done: int, total: int) -> None:
+            if phase == "training" and log.get(this.id).open:
+                log.cancel(this.id, "ann")
+            super().__call__(phase, done, total)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "Progress", Cancelling)
+        assert runner.run_round(database.folder, this.id, champion) is RoundStatus.CANCELLED
+    assert Registry(database, champion).versions()[1:] == []

@@ -1,0 +1,214 @@
+"""Rounds in processes of their own: what happens to those that are killed, and what is left of those that have failed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+from state_rows import Place
+
+from medsegr.rounds.database import Database
+from medsegr.rounds.rounds_log import STOPPED, Round, RoundStatus
+from medsegr.rounds.runner import CHALLENGER
+from medsegr.rounds.starting import RoundStarter
+from medsegr.rounds.tables import RoundRow
+
+RUN = """
+import argparse, os, signal, sys, time
+from pathlib import Path
+from medsegr.rounds.database import Database
+from medsegr.rounds.errors import StoreError
+from medsegr.rounds.rounds_log import RoundLog, RoundStatus
+
+parser = argparse.ArgumentParser()
+for name in ("--state", "--round", "--checkpoint"):
+    parser.add_argument(name)
+given = parser.parse_args()
+database = Database(Path(given.state))
+log = RoundLog(database)
+number = int(given.round)
+folder = database.paths.rounds / given.round
+starts = folder / "starts.txt"
+folder.mkdir(exist_ok=True)
+try:
+    this = log.start(number)
+except StoreError:
+    sys.exit(1)
+count = len(starts.read_text()) + 1 if starts.exists() else 1
+starts.write_text("x" * count)
+challenger = folder / "challenger"
+(challenger / "context").mkdir(parents=True, exist_ok=True)
+(folder / "challenger.state").write_text("weights")
+(folder / "page.html").write_text("<!doctype html>")
+what = this.options["what"]
+if what == "slow":
+    (challenger / "context").chmod(0o555)
+    challenger.chmod(0o555)
+    time.sleep(60)
+if what == "killed" or what == "killed once" and count == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+if what == "fail":
+    (challenger / "context").chmod(0o555)
+    challenger.chmod(0o555)
+    log.finish(number, RoundStatus.FAILED, error="No memory.")
+    sys.exit(1)
+log.finish(number, RoundStatus.REFUSED, {"sentence": "Not better."})
+"""
+Start = Callable[..., RoundStarter]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Servers on the same state, one after another."""
+    script = tmp_path / "runner.py"
+    script.write_text(RUN)
+    place, made = Place(tmp_path / "state", None), []
+
+    def one() -> RoundStarter:
+        made.append(RoundStarter(place.open(), tmp_path, runner=(sys.executable, str(script))))
+        return made[-1]
+
+    yield one
+    for starter in made:
+        starter.close()
+    for database in place.opened:
+        database.dispose()
+
+
+def begin(starter: RoundStarter, what: str, **options: float) -> Round:
+    return starter.start("hand", "ann", {"what": what, **options})
+
+
+def folder_of(starter: RoundStarter, number: int = 1) -> Path:
+    return starter.database.paths.rounds / str(number)
+
+
+def starts(starter: RoundStarter, number: int = 1) -> int:
+    return len((folder_of(starter, number) / "starts.txt").read_text())
+
+
+def left(starter: RoundStarter, number: int = 1) -> set[str]:
+    return {path.name for path in folder_of(starter, number).iterdir()}
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "It did not happen in time."
+        time.sleep(0.05)
+
+
+def values(database: Database, **columns: object) -> None:
+    with database.session() as session, session.begin():
+        session.execute(update(RoundRow).values(**columns))
+
+
+def test_a_round_that_goes_on_has_all_its_minutes_again(start: Start) -> None:
+    starter = start()
+    queued = starter.log.create("hand", "ann", {"what": "slow", "max_minutes": 5})
+    long_ago = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+    values(starter.database, started=long_ago, status=RoundStatus.FAILED.value, error=STOPPED)
+    assert starter.resume() is not None
+    until(lambda: starter.log.get(queued.id).open)
+    starter.reap()
+    going = starter.log.get(queued.id)
+    assert going.status is RoundStatus.RUNNING and going.started is not None and going.started > long_ago
+    starter.cancel(queued.id, "ann")
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "times"), [("killed once", "refused", 2), ("killed", "failed", 3)]
+)
+def test_a_round_whose_process_is_killed_goes_on_but_not_again_and_again(
+    start: Start, what: str, status: str, times: int
+) -> None:
+    starter = start()
+    ended = starter.wait(begin(starter, what).id)
+    assert (ended.status.value, starts(starter)) == (status, times)
+    if what == "killed":
+        assert ended.error == "The round's process was ended by signal 9."
+        assert "challenger" not in left(starter) and "challenger.state" not in left(starter)
+        assert start().resume() is None  # nor by the next server
+
+
+def test_a_killed_round_goes_on_also_where_somebody_looked_first(start: Start) -> None:
+    starter = start()
+    begun = begin(starter, "killed once")
+    until(lambda: starter._children[begun.id].poll() is not None)
+    assert starter.log.open_round() is None and starter.log.get(begun.id).error == STOPPED
+    assert "challenger" in left(starter)
+    assert starter.wait(begun.id).status is RoundStatus.REFUSED
+
+
+def test_a_round_goes_on_no_more_once_the_server_is_stopped(start: Start) -> None:
+    starter = start()
+    begun = begin(starter, "killed")
+    child = starter._children[begun.id]
+    until(lambda: child.poll() is not None)
+    starter.close()
+    starter._children[begun.id] = child  # as if it was looked at, at this moment
+    starter.reap()
+    assert starter._children == {} and starter.log.get(begun.id).error == STOPPED
+    assert start().resume() is not None
+
+
+def test_a_round_that_another_process_runs_goes_on_when_a_second_one_was_refused(start: Start) -> None:
+    """The server died between queueing and the start; the next one began the round a second time."""
+    starter = start()
+    queued = starter.log.create("hand", "ann", {"what": "slow"})
+    values(starter.database, status=RoundStatus.FAILED.value, error=STOPPED)
+    command = [*starter._runner, "--state", str(starter.database.folder), "--round", "1", "--checkpoint", "x"]
+    with subprocess.Popen(command) as first:
+        until(lambda: starter.log.get(queued.id).open)
+        starter._spawn(queued.id)
+        until(lambda: starter._children[queued.id].poll() is not None)
+        assert starter._children[queued.id].returncode == 1
+        starter.reap()
+        found = starter.log.get(queued.id)
+        assert (found.status, found.error, starter._children) == (RoundStatus.RUNNING, None, {})
+        with starter.database.session() as session:
+            assert session.scalars(select(RoundRow.owner)).one().startswith(f"{first.pid} ")
+        starter.cancel(queued.id, "ann")
+        first.wait(timeout=60)
+
+
+def test_a_round_whose_process_ends_before_it_begins_has_failed(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "runner.py").write_text("raise SystemExit(4)")
+    starter = start()
+    ended = starter.wait(begin(starter, "nothing").id)
+    assert (ended.status, ended.error) == (RoundStatus.FAILED, "The round's process ended with code 4.")
+
+
+@pytest.mark.parametrize("how", ["fail", "cancel", "late"])
+def test_what_a_round_trained_goes_when_it_is_cancelled_or_has_failed(start: Start, how: str) -> None:
+    starter = start()
+    options = {"max_minutes": 0.05} if how == "late" else {}
+    begun = begin(starter, "fail" if how == "fail" else "slow", **options)
+    until(lambda: (folder_of(starter) / "page.html").exists())
+    if how == "cancel":
+        until(lambda: not (folder_of(starter) / CHALLENGER).stat().st_mode & 0o200)
+        assert starter.cancel(begun.id, "ann").status is RoundStatus.CANCELLED
+    else:
+        assert starter.wait(begun.id).status is RoundStatus.FAILED
+    assert left(starter) == {"page.html", "starts.txt"}
+
+
+def test_the_next_server_deletes_what_ended_rounds_left_and_goes_on_with_the_newest(start: Start) -> None:
+    first = start()
+    for number in (1, 2):
+        first.log.create("hand", "ann", {"what": "refuse"})
+        work = folder_of(first, number) / CHALLENGER
+        work.mkdir(parents=True)
+        (work / "weights").write_text("x")
+        work.chmod(0o555)
+        first.log.finish(number, RoundStatus.FAILED, error=STOPPED)
+    second = start()
+    assert second.resume() is not None
+    assert left(second, 1) == set() and CHALLENGER in left(second, 2)
+    assert second.wait(2).status is RoundStatus.REFUSED
