@@ -18,6 +18,7 @@ from medsegr.rounds.corrections import Correction, Origin, Verdict
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.examples import Drawn, concept_of
+from medsegr.rounds.labels import markup_problem
 from medsegr.rounds.tables import CorrectionRow, TurnRow
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,10 @@ def _asked(case: Case, labels: Sequence[str], concepts: Mapping[str, Concept]) -
 
 
 def _says(correction: Correction, finding: Mapping[str, Any]) -> bool:
-    """Whether a finding is somebody's word: of a stock client's label map an empty label is none, since all are listed."""
+    """Whether a finding is somebody's word: of a stock client's label map an empty label is none, since all are listed. A name
+    that holds the model's own markup, from before such names were refused, cannot be learnt."""
+    if markup_problem(finding["label"]):
+        return False
     return bool(finding["present"] or correction.origin is Origin.PANEL or finding["n"] is not None)
 
 

@@ -4,7 +4,6 @@ trained on them; nothing here changes a version.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from medsegr.rounds.tables import (
     VersionRow,
     WithdrawalRow,
 )
+from medsegr.rounds.version_files import remove
 
 REMOVED = "removed"
 """What stands for the image of a patient who was removed."""
@@ -97,7 +97,9 @@ def remove_patient(database: Database, key: str, by: str, images: Iterable[str] 
     for id_ in turns:
         database.turn_masks.remove(id_)
     for number in rounds:
-        shutil.rmtree(database.paths.rounds / str(number), ignore_errors=True)
+        folder = database.paths.rounds / str(number)
+        if folder.exists():
+            remove(folder)
     return Removal(corrections, versions, rounds)
 
 

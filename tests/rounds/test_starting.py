@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import select, update
 from state_rows import Place
 
+from medsegr.rounds import starting
 from medsegr.rounds.database import Database
 from medsegr.rounds.rounds_log import STOPPED, Round, RoundStatus
 from medsegr.rounds.runner import CHALLENGER
@@ -50,7 +51,7 @@ what = this.options["what"]
 if what == "slow":
     (challenger / "context").chmod(0o555)
     challenger.chmod(0o555)
-    time.sleep(60)
+    time.sleep(180)
 if what == "killed" or what == "killed once" and count == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if what == "fail":
@@ -64,8 +65,9 @@ Start = Callable[..., RoundStarter]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Servers on the same state, one after another."""
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Servers on the same state, one after another. Their rounds do not give way to others, so that a busy machine runs them."""
+    monkeypatch.setattr(starting, "NICENESS", 0)
     script = tmp_path / "runner.py"
     script.write_text(RUN)
     place, made = Place(tmp_path / "state", None), []
@@ -97,7 +99,7 @@ def left(starter: RoundStarter, number: int = 1) -> set[str]:
     return {path.name for path in folder_of(starter, number).iterdir()}
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "It did not happen in time."
