@@ -10,6 +10,7 @@ import typer
 from medsegr import __version__
 from medsegr.commands.ask import ask
 from medsegr.commands.calibrate import calibrate
+from medsegr.commands.card import card
 from medsegr.commands.doctor import doctor
 from medsegr.commands.evaluate import evaluate
 from medsegr.commands.familiar import familiar
@@ -41,6 +42,7 @@ app.add_typer(state_app, name="state")
 app.command()(pretrain)
 app.command()(evaluate)
 app.command(hidden=True)(golden)
+app.command(hidden=True)(card)
 app.command(hidden=True)(replay)
 app.command(hidden=True)(familiar)
 app.command(hidden=True)(calibrate)
