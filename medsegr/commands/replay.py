@@ -12,18 +12,20 @@ from rich.console import Console
 def replay(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory to write replay.npz into.")],
     qa: Annotated[list[Path], typer.Option(help="MedSeg-QA files that it was trained on, of one folder.")],
-    side: Annotated[int, typer.Option(help="Side in pixels that the pictures are encoded at.")] = 224,
-    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 64,
+    side: Annotated[
+        int, typer.Option(help="Side in pixels that the pictures are encoded at; 0 = the checkpoint's.")
+    ] = 0,
+    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 26,
     regression: Annotated[
         int, typer.Option(help="Pictures of patients kept out of training that rounds are judged on.")
-    ] = 40,
+    ] = 16,
     licence: Annotated[
         str, typer.Option(help="'permissive' leaves the other sets out, as in training.")
     ] = "any",
     seed: Annotated[int, typer.Option()] = 1,
 ) -> None:
     """Choose training pictures that show every structure, and store their encoder maps for rounds of learning."""
-    from medsegr.model.checkpoint import load_checkpoint
+    from medsegr.model.checkpoint import load_checkpoint, read_config
     from medsegr.rounds.replay import REPLAY, choose, write_replay
     from medsegr.training.calibrate import kept_for_calibration
     from medsegr.training.images import load_cases
@@ -32,7 +34,7 @@ def replay(
     conversations, root = read_conversations(
         PretrainOptions(qa=tuple(qa), out=checkpoint, licence=licence, steps=1)
     )
-    cases = load_cases(conversations, root, side)
+    cases = load_cases(conversations, root, side or read_config(checkpoint).image_size)
     trained = [c for c in cases if not kept_for_calibration(c, 0.05)]
     kept = [c for c in cases if kept_for_calibration(c, 0.05)]
     parts = {"replay": choose(trained, pictures, seed), "regression": choose(kept, regression, seed)}

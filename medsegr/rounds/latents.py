@@ -1,7 +1,7 @@
 """Compact latents: encoder maps of training images, small enough to travel with a checkpoint in place of the images.
 
-The maps of many channels are projected on their principal components (one basis for the file), then stored in 4 bits per value
-with a range per component and picture. `Latents.of(n)` gives maps that the model's own heads read.
+The finest map is projected on its principal components (one basis for the file); all are stored in 4 bits per value with a range per
+channel and picture. `Latents.of(n)` gives maps that the model's own heads read.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from medsegr.model.encoder import Trunk
 
 FORMAT = 1
 LEVELS = 15
-COMPONENTS = {"d4": 32, "d2": 12}
-"""Principal components kept of each wide map; the others keep all their channels."""
+COMPONENTS = {"d2": 12}
+"""Principal components kept of a map; the others keep all their channels. (With 32 of the 96 components of `d4` the overview no longer
+saw half of the teeth: what tells structures apart is not what varies most.)"""
 MAPS = tuple(Trunk.__dataclass_fields__)
 
 
