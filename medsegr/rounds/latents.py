@@ -1,7 +1,7 @@
 """Compact latents: encoder maps of training images, small enough to travel with a checkpoint in place of the images.
 
-The finest map is projected on its principal components (one basis for the file); all are stored in 4 bits per value with a range per
-channel and picture. `Latents.of(n)` gives maps that the model's own heads read.
+The finest map is projected on its principal components (one basis for the file); all are stored in 4 bits per value with a range
+per channel and picture. `Latents.of(n)` gives maps that the model's own heads read.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from medsegr.model.encoder import Trunk
 FORMAT = 1
 LEVELS = 15
 COMPONENTS = {"d2": 12}
-"""Principal components kept of a map; the others keep all their channels. (With 32 of the 96 components of `d4` the overview no longer
-saw half of the teeth: what tells structures apart is not what varies most.)"""
+"""Principal components kept of a map; the others keep all their channels. (With 32 of the 96 components of `d4` the overview no
+longer saw half of the teeth: what tells structures apart is not what varies most.)"""
 MAPS = tuple(Trunk.__dataclass_fields__)
 
 
