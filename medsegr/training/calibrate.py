@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,7 @@ from medsegr.evaluation.metrics import dice
 from medsegr.files import write_whole
 from medsegr.model.checkpoint import read_config, read_meta
 from medsegr.predictor import Predictor
-from medsegr.qa.facts import Concept, load_knowledge
-from medsegr.qa.phrasing import implicit_answer, implicit_question
-from medsegr.qa.schema import Target, Turn
+from medsegr.qa.schema import Turn
 from medsegr.training.fit_denial import fit_denial
 from medsegr.training.images import Case
 
@@ -94,38 +91,10 @@ def _questions(case: Case, count: int, rng: random.Random) -> list[Turn]:
     absent = [t for t in first if t.kind.startswith("absent")]
     share = count * 2 // 5
     named = rng.sample(by_name, min(share, len(by_name)))
-    kept = [t for t in described if fact_kept(t.fact)] + _by_kept_facts(case, rng, share)
+    kept = [t for t in described if fact_kept(t.fact)]
     told = rng.sample(kept, min(share, len(kept))) or described[:1]
     lacking = rng.sample(absent, min(count - 2 * share, len(absent)))
     return [*named, *told, *lacking]
-
-
-def _by_kept_facts(case: Case, rng: random.Random, count: int) -> list[Turn]:
-    """`count` questions by kept facts about structures that the case shows; few of its own conversations have any."""
-    known = _knowledge()
-    facts = [
-        (known[name], fact)
-        for name in sorted(case.present)
-        if name in known
-        for fact in known[name].training_facts
-        if fact_kept(fact.id)
-    ]
-    return [
-        Turn(
-            implicit_question(rng, concept, fact.text),
-            implicit_answer(concept, fact.text),
-            (Target(concept.name, concept.name, case.image, tuple(case.values[concept.name])),),
-            "implicit",
-            fact.id,
-        )
-        for concept, fact in rng.sample(facts, min(count, len(facts)))
-        if case.values.get(concept.name)
-    ]
-
-
-@cache
-def _knowledge() -> Mapping[str, Concept]:
-    return load_knowledge().concepts
 
 
 def calibrate(
