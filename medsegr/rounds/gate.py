@@ -30,7 +30,7 @@ class GateConfig:
     """One configuration for all sites. `min_patients`: validation patients that a corrected structure needs; `useful`: mean Dice
     that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what a structure with
     `min_old_cases` regression cases may lose; `mean_margin`: what they may lose together; `share_margin`: what emission and N-acc
-    may lose; `regression`: a set to compare old structures on must be there."""
+    may lose, if that is more than one question; `regression`: a set to compare old structures on must be there."""
 
     min_patients: int = 3
     useful: float = 0.5
@@ -181,6 +181,7 @@ def _numbers(scores: Sequence[Scored]) -> dict[str, float]:
         ):
             right = [getattr(s, f"{who}_emitted") is emitted for s in scores if s.kind == kind]
             found[f"{who}_{name}"] = float(np.mean(right)) if right else float("nan")
+            found[f"{name}_questions"] = float(len(right))
     return found
 
 
@@ -203,7 +204,10 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
         ("n_acc_corrected", "structures that clinicians denied are denied"),
     ):
         before, after = numbers[f"champion_{name}"], numbers[f"challenger_{name}"]
-        if before - after > config.share_margin:  # never so for NaN
+        lost = (before - after) * numbers[f"{name}_questions"]
+        if (
+            before - after > config.share_margin and lost > 1.5
+        ):  # one question is no verdict; never so for NaN
             reasons.append(f"{words} in {100 * after:.0f} % in place of {100 * before:.0f} %")
     return reasons
 

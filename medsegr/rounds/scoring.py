@@ -30,7 +30,7 @@ from medsegr.rounds.gate import Scored
 
 PER_PICTURE = 3
 """Questions by name about one regression picture."""
-ABSENT_PER_PICTURE = 1
+ABSENT_PER_PICTURE = 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,6 +120,9 @@ def test_old_structures_may_not_fall_together_either() -> None:
 def test_one_that_stops_denying_or_outlining_is_refused() -> None:
     chatty = [replace(case, challenger=0.0, challenger_emitted=True) for case in ABSENT]
     assert "absent structures are denied in 0 %" in decide([*BETTER, *OLD, *chatty], ["optic disc"]).sentence
+    assert decide(
+        [*BETTER, *OLD, *ABSENT[1:], chatty[0]], ["optic disc"]
+    ).adopted  # one question is no verdict
     silent = [replace(case, challenger_emitted=False) for case in OLD[:2]]
     assert "outlines asked for are given" in decide([*BETTER, *silent, *OLD[2:]], ["optic disc"]).sentence
 
