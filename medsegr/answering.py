@@ -154,9 +154,10 @@ class Answerer:
 
     def _denial(self, prepared: Sequence[Prepared], names: AskedNames) -> tuple[bool, float]:
         """Whether the rule of `medsegr.denial` decides if what is named is there, and from which probability of "No" on it is
-        denied."""
+        denied. It was fitted on pictures: of a stack, a few slices at the most show what is asked for, often not the probed ones.
+        """
         rule = self.config.denial if isinstance(self.config, ModelConfig) else ()
-        if not rule or len(names.trained) != 1:
+        if not rule or len(names.trained) != 1 or len(prepared) > 1:
             return False, SURE_OF_NAMED
         return True, least_no(rule, self.overview(prepared, names.trained[0]))
 
