@@ -204,10 +204,9 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
         ("n_acc_corrected", "structures that clinicians denied are denied"),
     ):
         before, after = numbers[f"champion_{name}"], numbers[f"challenger_{name}"]
-        lost = (before - after) * numbers[f"{name}_questions"]
-        if (
-            before - after > config.share_margin and lost > 1.5
-        ):  # one question is no verdict; never so for NaN
+        fewer = (before - after) * numbers[f"{name}_questions"]
+        several = fewer > 1.5  # one question is no verdict
+        if before - after > config.share_margin and several:  # never so for NaN
             reasons.append(f"{words} in {100 * after:.0f} % in place of {100 * before:.0f} %")
     return reasons
 
