@@ -24,7 +24,7 @@ FORMAT = 1
 LEVELS = 15
 COMPONENTS = {"d2": 12}
 """Principal components kept of a map; the others keep all their channels. (With 32 of the 96 components of `d4` the overview no
-longer saw half of the teeth: what tells structures apart is not what varies most.)"""
+longer saw about half of the teeth in two pictures: what tells structures apart is not what varies most.)"""
 MAPS = tuple(Trunk.__dataclass_fields__)
 
 
