@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from medsegr.familiar import FILE, load_familiarity, summary
 from medsegr.model.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.facts import Concept, load_knowledge, write_site_concepts
+from medsegr.rounds.denials import with_denials
 from medsegr.rounds.examples import Drawn, concept_of, training_case
 from medsegr.rounds.features import FeatureCase, encode
 from medsegr.rounds.finetune import FinetuneOptions, finetune
@@ -83,6 +85,7 @@ def make_challenger(
         model.context.reasons = reasons
     _add_reasons(model, {name: concept_of(name, concepts) for one in drawn for name in one.masks})
     replay = read_replay(champion)["replay"] if options.replay else []
+    replay = [replace(f, case=with_denials(f.case, concepts, known, options.seed)) for f in replay]
     encoder = question_encoder(model.config)
 
     def step(done: int, total: int, losses: dict[str, float]) -> None:
@@ -95,7 +98,8 @@ def make_challenger(
     )
     if write:
         shipped = load_knowledge().concepts
-        _write(model, champion, out, [concept_of(n, concepts) for n in new if n not in shipped])
+        told_of = [concept_of(n, concepts) for n in new if n not in shipped]
+        _write(model, champion, out, told_of, corrected)
     return steps
 
 
@@ -118,6 +122,7 @@ def _features(
             one = replace(one, masks={**one.masks, **{k: _back(v, one) for k, v in seen.items()}})
             trunk = plain.trunk
         case = training_case(one, concepts, model.config.image_size, options.seed)
+        case = with_denials(case, concepts, model.config.targets, options.seed)
         found += encode(model, [case], options.variants, options.seed + n, trunk)
         told("reading the pictures", n + 1, len(drawn))
     return [f for f in found if f.case.conversations]
@@ -144,18 +149,25 @@ def _add_reasons(model: MedSegR, concepts: Mapping[str, Concept]) -> None:
             model.context.reasons[name] = tuple(sorted(said))
 
 
-def _write(model: MedSegR, champion: Path, out: Path, new: Sequence[Concept]) -> None:
-    """The champion's directory with the new weights in it; files that a round does not change are the same."""
+def _write(
+    model: MedSegR, champion: Path, out: Path, new: Sequence[Concept], corrected: Sequence[FeatureCase]
+) -> None:
+    """The champion's directory with the new weights in it; files that a round does not change are the same. Pictures like those
+    that were corrected are familiar from now on."""
     if out.exists():  # left by a run that was killed, perhaps while it was made read-only
         remove(out)
     shutil.copytree(champion, out, ignore=shutil.ignore_patterns("*.safetensors", "adapter"))
     for path in out.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    meta = {k: v for k, v in read_meta(champion).items() if k != "sha256"}
+    meta = read_meta(champion)
+    recorded = meta.pop("sha256")
     card = (champion / "card.md").read_text(encoding="utf-8")
     if new:
         write_site_concepts(out, new)
-    for name in ("familiar.safetensors",):
-        if (champion / name).is_file():
-            shutil.copy2(champion / name, out / name)
     save_checkpoint(model, out, meta, card)
+    rule = load_familiarity(champion, recorded.get(FILE))
+    if rule and corrected:
+        plain = {f.case.image: f for f in reversed(corrected)}  # the first of its variants is the picture as it is
+        rule = rule.widened(torch.cat([summary(f.trunk) for f in plain.values()]))
+    if rule:
+        rule.save(out)

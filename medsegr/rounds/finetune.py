@@ -8,7 +8,6 @@ learn of one, so that none waits for another.
 
 from __future__ import annotations
 
-import math
 import pickle
 import random
 import time
@@ -27,6 +26,7 @@ from medsegr.model.medsegr import MedSegR
 from medsegr.model.question import SentenceEncoder
 from medsegr.qa.schema import Conversation
 from medsegr.rounds.features import FeatureCase, stack
+from medsegr.rounds.schedule import Schedule, ScheduleOptions
 from medsegr.training.batches import Sampling, batch_of
 from medsegr.training.images import Case
 
@@ -37,7 +37,8 @@ SAVE_S = 60.0
 @dataclass(frozen=True)
 class FinetuneOptions:
     """How a round is trained. It ends after `steps`, or after `minutes` if that is sooner (0: no such limit). `anchor` pulls the
-    weights back to where they began (L2-SP); `full` trains the whole language model in place of a LoRA."""
+    weights back to where they began (L2-SP); `full` trains the whole language model in place of a LoRA; after `patience` steps
+    without progress on what was corrected it ends early (0: never)."""
 
     steps: int = 300
     minutes: float = 4.0
@@ -49,6 +50,7 @@ class FinetuneOptions:
     masks: int = 18
     anchor: float = 0.0
     warmup_steps: int = 20
+    patience: int = 100
     seed: int = 1
     bf16: bool = True
     loss: LossWeights = LossWeights(dice=1.0)
@@ -131,16 +133,17 @@ def finetune(
     pools = [(Pool(corrected, draw), options.images)]
     if replay and options.replay_images:
         pools.append((Pool(replay, draw + 1000), options.replay_images))
+    schedule = Schedule(
+        ScheduleOptions(options.steps, options.minutes, options.warmup_steps, options.patience)
+    )
     began = saved = time.monotonic()
     model.train()
     model.encoder.eval()
     for step in range(done, options.steps):
         spent = before + (time.monotonic() - began) / 60
-        late = options.minutes > 0 and spent >= options.minutes
-        if _any(late):
+        rate = _least(schedule.rate(step, spent))
+        if rate <= 0:
             break
-        share = max(step / options.steps, spent / options.minutes if options.minutes else 0.0)
-        rate = min(1.0, (step + 1) / options.warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * rate
         optimizer.zero_grad(set_to_none=True)
@@ -159,6 +162,7 @@ def finetune(
         if bool(torch.isfinite(norm)):
             optimizer.step()
         done = step + 1
+        schedule.note(step, spent, shown.get("loss"))
         if on_step:
             on_step(done, options.steps, shown)
         if state and rank == 0 and time.monotonic() - saved > SAVE_S:
@@ -237,10 +241,10 @@ def _only_new(n_known: int) -> Callable[[Tensor], Tensor]:
     return hook
 
 
-def _any(here: bool) -> bool:
-    """Whether any process says so: all end at the same step."""
+def _least(here: float) -> float:
+    """The least of all processes' values: all learn at one rate, and end at the same step."""
     if not dist.is_initialized():
         return here
-    flag = torch.tensor([float(here)])
-    dist.all_reduce(flag)
-    return bool(flag.item() > 0)
+    value = torch.tensor([here])
+    dist.all_reduce(value, dist.ReduceOp.MIN)
+    return float(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,15 +102,9 @@ def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfi
     rows = _rows(scores)
     numbers = _numbers(scores)
     judged = [r for r in rows if r.kind == "corrected" and r.label in set(corrected)]
+    if early := too_few({r.label: r.patients for r in judged}, corrected, config):
+        return replace(early, rows=rows, numbers={**numbers, **early.numbers})
     enough = [r for r in judged if r.patients >= config.min_patients]
-    missing = {
-        label: config.min_patients - next((r.patients for r in judged if r.label == label), 0)
-        for label in corrected
-        if label not in {r.label for r in enough}
-    }
-    if not enough:
-        numbers["missing"] = float(min(missing.values(), default=config.min_patients))
-        return Decision(RoundStatus.COLLECTING, _collecting(missing, config), rows, numbers)
     kept = {r.label for r in enough}
     cases = [s for s in scores if s.kind == "corrected" and s.label in kept]
     mean, low, high = paired(cases)
@@ -134,6 +128,18 @@ def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfi
         f"{mean:+.3f} (at least {low:+.3f}) to {after:.2f}, and nothing old got worse by more than the margin."
     )
     return Decision(RoundStatus.ADOPTED, sentence, rows, numbers)
+
+
+def too_few(
+    patients: Mapping[str, int], corrected: Sequence[str], config: GateConfig = GateConfig()
+) -> Decision | None:
+    """The decision "collecting" where no corrected structure has enough validation patients (`patients`: structure -> how many),
+    so that nothing needs to be trained; else None."""
+    missing = {label: config.min_patients - patients.get(label, 0) for label in corrected}
+    if any(count <= 0 for count in missing.values()):
+        return None
+    numbers = {"missing": float(min(missing.values(), default=config.min_patients))}
+    return Decision(RoundStatus.COLLECTING, _collecting(missing, config), (), numbers)
 
 
 def paired(scores: Sequence[Scored]) -> tuple[float, float, float]:

@@ -32,13 +32,19 @@ from medsegr.rounds.collect import Usable, corrected_labels, pictures, readable,
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.examples import concept_of
-from medsegr.rounds.gate import Decision, GateConfig, decide
+from medsegr.rounds.gate import Decision, GateConfig, decide, too_few
 from medsegr.rounds.labels import LabelList
 from medsegr.rounds.registry import Registry, Version
 from medsegr.rounds.replay import read_replay
 from medsegr.rounds.report import write_report
 from medsegr.rounds.rounds_log import Round, RoundLog
-from medsegr.rounds.scoring import answer, case_questions, compared, regression_questions
+from medsegr.rounds.scoring import (
+    answer,
+    case_questions,
+    compared,
+    regression_questions,
+    validation_patients,
+)
 from medsegr.rounds.tables import RoundStatus, Split, WithdrawalRow
 from medsegr.rounds.tracking import Tracker
 from medsegr.rounds.version_files import remove
@@ -151,6 +157,15 @@ def _run(
     concepts = known_concepts(database, champion.directory)
     options = ChallengerOptions.from_json(this.options)
     drawn = pictures(store, frozen.train, concepts)
+    gate = GateConfig(**{k: v for k, v in this.options.items() if k in GateConfig.__dataclass_fields__})
+    side = read_config(champion.directory).image_size
+    asked = case_questions(pictures(store, frozen.val, concepts), concepts, side, options.seed)
+    open_gate = this.options.get("gate") is False  # for experiments: what would happen without a gate
+    early = None if open_gate else too_few(validation_patients(asked), frozen.corrected, gate)
+    if early:
+        _record(early, tracker)
+        write_report(folder, this, champion.name, None, early, [], [], [], log)
+        return early, None
     made = registry.of_round(this.id) if same else None
     if made is None:
         processes = int(this.options.get("processes", 1))
@@ -164,26 +179,19 @@ def _run(
 
             make_challenger(champion.directory, drawn, concepts, work, options, progress, on_losses)
     directory = made.directory if made else work
-    gate = GateConfig(**{k: v for k, v in this.options.items() if k in GateConfig.__dataclass_fields__})
-    asked = [
-        *case_questions(
-            pictures(store, frozen.val, concepts),
-            concepts,
-            read_config(champion.directory).image_size,
-            options.seed,
-        ),
-        *regression_questions(
-            read_replay(champion.directory)["regression"],
-            options.seed,
-            int(this.options.get("regression_pictures", 0)),
-        ),
-    ]
+    asked += regression_questions(
+        read_replay(champion.directory)["regression"],
+        options.seed,
+        int(this.options.get("regression_pictures", 0)),
+        concepts,
+        champion.targets,
+    )
     before = answer(
         champion.directory, asked, options.device, lambda n, of: progress("asking the champion", n, of)
     )
     after = answer(directory, asked, options.device, lambda n, of: progress("asking the challenger", n, of))
     decision = decide(compared(asked, before, after), frozen.corrected, gate)
-    if this.options.get("gate") is False:  # for experiments: what would happen without a gate
+    if open_gate:
         decision = Decision(RoundStatus.ADOPTED, "Adopted without a gate.", decision.rows, decision.numbers)
     if made is None and decision.adopted:
         _refresh_golden(directory)

@@ -24,6 +24,7 @@ from medsegr.predictor import Predictor
 from medsegr.qa import phrasing
 from medsegr.qa.facts import Concept
 from medsegr.qa.schema import Turn
+from medsegr.rounds.denials import denials
 from medsegr.rounds.examples import MIN_PIXELS, Drawn, concept_of
 from medsegr.rounds.features import FeatureCase
 from medsegr.rounds.gate import Scored
@@ -89,8 +90,24 @@ def case_questions(
     return found
 
 
-def regression_questions(latents: Sequence[FeatureCase], seed: int, most: int = 0) -> list[Question]:
-    """First questions by name about the regression pictures, a few of each; `most` pictures (0: all)."""
+def validation_patients(questions: Sequence[Question]) -> dict[str, int]:
+    """Patients of each corrected structure that is there to be outlined."""
+    found: dict[str, set[str]] = {}
+    for question in questions:
+        if question.kind == "corrected":
+            found.setdefault(question.label, set()).add(question.patient)
+    return {label: len(patients) for label, patients in found.items()}
+
+
+def regression_questions(
+    latents: Sequence[FeatureCase],
+    seed: int,
+    most: int = 0,
+    concepts: Mapping[str, Concept] | None = None,
+    names: Sequence[str] = (),
+) -> list[Question]:
+    """First questions by name about the regression pictures, a few of each; `most` pictures (0: all). What is asked of absent
+    structures is made up to `ABSENT_PER_PICTURE` with structures `names` that `concepts` say cannot be there."""
     rng = random.Random(seed)
     found = []
     for latent in latents[: most or len(latents)]:
@@ -100,6 +117,8 @@ def regression_questions(latents: Sequence[FeatureCase], seed: int, most: int = 
             if turn.kind == "explicit" and len(turn.targets) == 1:
                 by_label.setdefault(turn.targets[0].label, turn)
         absent = [t for t in turns if t.kind.startswith("absent") and t.fact is None and t.absent]
+        more = denials(latent.case, concepts or {}, names, ABSENT_PER_PICTURE - len(absent), rng)
+        absent += [c.turns[0] for c in more]
         picked = rng.sample(sorted(by_label), min(PER_PICTURE, len(by_label)))
         labels = latent.labels.numpy()
         for name in picked:

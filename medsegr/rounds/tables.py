@@ -93,7 +93,8 @@ class Split(StrEnum):
 
 
 class RoundStatus(StrEnum):
-    """Where a round stands. `collecting`: trained, but too few validation cases to judge it."""
+    """Where a round stands. `collecting`: too few validation cases to judge a challenger, so none was
+    trained."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -142,7 +143,8 @@ class ScoreRow(Base):
 
 class LabelRow(Base):
     """The append-only label list beyond the shipped targets: `id` goes on from theirs; `knowledge` is a knowledge-base entry
-    {names: [..], questions: [..], facts: [..]}."""
+    {names: [..], location: "..", questions: [..], facts: [..]} (older rows lack some), which may change: the audit keeps what it
+    was."""
 
     __tablename__ = "labels"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -86,6 +86,10 @@ def test_a_round_is_collecting_until_there_are_validation_patients(
     ended = _run(database, champion, steps=1)
     assert ended.status is RoundStatus.COLLECTING
     assert "more validation patient" in ended.decision["sentence"]
+    assert ended.decision["numbers"]["missing"] > 0
+    assert not ended.progress  # nothing is trained that could not be judged
+    page = database.paths.rounds / str(ended.id) / "page.html"
+    assert "more validation patient" in page.read_text(encoding="utf-8")
     assert Registry(database, champion).current().name == "tiny-1"
 
 
@@ -116,7 +120,7 @@ def test_a_round_that_teaches_is_adopted_and_one_that_does_not_is_refused(
 def test_a_killed_round_is_taken_up_again(
     database: Database, champion: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for n in range(3):
+    for n in range(13):
         _correct(database, n)
 
     def killed(*args: object, **kwargs: object) -> int:
@@ -128,11 +132,11 @@ def test_a_killed_round_is_taken_up_again(
     log = RoundLog(database)
     (left,) = log.rounds()
     assert left.status in (RoundStatus.RUNNING, RoundStatus.FAILED)
-    assert runner.run_round(database.folder, left.id, champion) is RoundStatus.COLLECTING
+    assert runner.run_round(database.folder, left.id, champion) is RoundStatus.REFUSED
 
 
 def test_a_cancelled_round_ends(database: Database, champion: Path) -> None:
-    for n in range(3):
+    for n in range(13):
         _correct(database, n)
     log = RoundLog(database)
     this = log.create("hand", "ann", FAST)
