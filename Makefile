@@ -9,6 +9,7 @@ PORT ?= 8000
 STUDIES ?=
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -18,7 +19,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "make demo                 six questions to a real server; writes demo-out/contact-sheet.png"
 	@echo "make serve STUDIES=DIR    serve a folder of DICOM files or other images (or a DICOMweb URL) on http://$(HOST):$(PORT)"
-	@echo "make test                 pytest with coverage"
+	@echo "make test                 pytest with coverage, in JOBS=$(JOBS) processes of about 2 GB each"
 	@echo "make test-system          OHIF and the pages in headless Chromium, with a real Orthanc (installs Debian's packages if missing)"
 	@echo "make screenshots          the pictures of docs/images, by the same means"
 	@echo "make check                ruff and mypy --strict"
@@ -51,7 +52,7 @@ serve: $(RUNTIME)
 endif
 
 test: $(DEV)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
 
 test-system: $(DEV)
 	tests/system/install.sh

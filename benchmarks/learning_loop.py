@@ -3,6 +3,7 @@
     python benchmarks/learning_loop.py --fast --stream DATA/corrections/drishti_fundus --targets "optic disc,optic cup"
     python benchmarks/learning_loop.py --server URL --state DIR --stream DATA/corrections/wbc_smear
     python benchmarks/learning_loop.py --fast --shift --stream DATA/train/btcv_abdomen_ct
+    python benchmarks/learning_loop.py --fast --stream DATA/corrections/wbc_smear --after OUT/states/RUN --forgetting DATA/train
 
 `--server` talks to a running server as a viewer does (its administrator starts rounds); `--fast` uses the library in this
 process with short rounds. The stream's train split is corrected, its val split measured on the version in charge, and never shown
@@ -55,6 +56,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", default="embedded", help="that learning begins with (the server's own)"
     )
+    parser.add_argument(
+        "--after",
+        type=Path,
+        metavar="STATE",
+        help="go on where an earlier --fast run ended, on a copy of its state",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
     work = parser.add_argument_group("what the clinician does")
@@ -90,6 +97,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(given)
     if options.server and options.state is None:
         parser.error("--server needs --state, to measure the versions that the server makes")
+    if options.after and (options.server or not options.after.is_dir()):
+        parser.error("--after expects the state folder of an earlier run and is for --fast")
     if options.server and (
         options.no_replay or options.full_fine_tuning or options.no_gate or options.option
     ):
@@ -107,6 +116,7 @@ def settings(options: argparse.Namespace) -> str:
         if getattr(options, name)
     ]
     said += [f"{getattr(options, n):g} {n}" for n in ("noisy", "partial", "wrong") if getattr(options, n)]
+    said += [f"after {options.after.name.split('--')[0]}"] if options.after else []
     said += [] if options.sabotage == "none" else [options.sabotage]
     said += [option.replace("=", " ") for option in options.option]
     return ", ".join(said) or ("server" if options.server else "usual")
@@ -139,6 +149,8 @@ def make_site(options: argparse.Namespace, stream: Stream, seed: int, state: Pat
         return ServerSite(options.server, options.state, checkpoint, options.round_minutes, options.token)
     if state.is_dir():  # of a run that was interrupted
         remove(state)
+    if options.after:
+        shutil.copytree(options.after, state)
     patients = {item.name: f"{stream.name}/{item.patient}" for item in stream.items}
     return LocalSite(state, checkpoint, round_options(options, seed), patients, options.device, seed)
 
@@ -166,7 +178,7 @@ def one_run(options: argparse.Namespace, strategy: str, seed: int) -> Run:
     clinicians = Clinicians(stream.items, flaws, options.sabotage, seed, options.per_image)
     plan = Plan(
         options.images, options.round_size, strategy, seed, settings(options), options.forgetting, options.every,
-        options.out,
+        options.out, checkpoint_folder(options.checkpoint),
     )  # fmt: skip
     state = options.out / "states" / stem
     site = make_site(options, stream, seed, state)

@@ -22,7 +22,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Plan:
     """`images` are corrected, a round follows each `round_size` of them. `data`: folder of labelled sets whose every `every`-th
-    val image is asked about before and after (None: forgetting is not measured); `cache`: where the former is kept."""
+    val image is asked about with the checkpoint `base` and after (None: forgetting is not measured); `cache`: where the former is
+    kept."""
 
     images: int
     round_size: int
@@ -32,12 +33,13 @@ class Plan:
     data: Path | None = None
     every: int = 4
     cache: Path | None = None
+    base: Path | None = None
 
 
 def run(site: Site, stream: Stream, clinicians: Clinicians, plan: Plan, say: Say) -> Run:
     """Plain JSON: the curve, the rounds, every correction, the gain and what was forgotten."""
     version, directory = site.in_charge()
-    old = _old(plan, version, directory) if plan.data else []
+    old = _old(plan, plan.base or directory) if plan.data else []
     first = last = measure(Predictor.from_pretrained(directory), stream.name, stream.measured)
     curve = [_point(0, version, first)]
     say(_line(curve[0]))
@@ -85,14 +87,16 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _old(plan: Plan, version: str, directory: Path) -> list[Score]:
+def _old(plan: Plan, directory: Path) -> list[Score]:
     assert plan.data is not None
+    predictor = Predictor.from_pretrained(directory)
 
     def ask() -> list[Score]:
         assert plan.data is not None
-        return measure_sets(Predictor.from_pretrained(directory), plan.data, plan.every)
+        return measure_sets(predictor, plan.data, plan.every)
 
-    return kept(plan.cache / f"old-{version}-every-{plan.every}.json", ask) if plan.cache else ask()
+    name = f"old-{predictor.version}-every-{plan.every}.json"
+    return kept(plan.cache / name, ask) if plan.cache else ask()
 
 
 def _point(images: int, version: str, scores: list[Score]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Tracker:
     """
 
     def __init__(self, folder: Path, round_id: int, params: Mapping[str, Setting]) -> None:
-        self.folder, self.round_id = folder, round_id
+        self.folder, self.round_id = folder.resolve(), round_id  # a file URI needs an absolute path
         self.name = f"round {round_id:04d}"
         self.params = {_name(key): _value(value) for key, value in params.items()}
         self._points: list[Point] = []

@@ -61,7 +61,7 @@ def test_mlflow_has_a_run_per_round_and_calls_nobody(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTEST_CURRENT_TEST", "CI")}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "false", "HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "tracking")],
+        [sys.executable, "-c", SCRIPT, "tracking"],  # a relative folder
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=600,
     )  # fmt: skip
     if not (tmp_path / "tracking" / MLFLOW).exists():
