@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -174,14 +175,23 @@ class KnowledgeBase:
 
 
 def load_knowledge(extra: Path | None = None) -> KnowledgeBase:
-    """The shipped knowledge base, with the entries of `extra` (a YAML file or a folder of them) added or put
-    in their place."""
-    files = sorted(KNOWLEDGE.glob("*.yaml"))
-    if extra is not None:
-        found = sorted(extra.glob("*.yaml")) if extra.is_dir() else [extra]
-        if not found or not found[0].is_file():
-            raise MedSegRError(f"{extra} holds no knowledge base; expected a YAML file or a folder of them.")
-        files += found
+    """The shipped knowledge base, which is read once in a process, with the entries of `extra` (a YAML file or a folder of them)
+    added or put in their place."""
+    if extra is None:
+        return _shipped()
+    found = sorted(extra.glob("*.yaml")) if extra.is_dir() else [extra]
+    if not found or not found[0].is_file():
+        raise MedSegRError(f"{extra} holds no knowledge base; expected a YAML file or a folder of them.")
+    return _read([*sorted(KNOWLEDGE.glob("*.yaml")), *found])
+
+
+@cache
+def _shipped() -> KnowledgeBase:
+    """Reading its YAML takes more than a second."""
+    return _read(sorted(KNOWLEDGE.glob("*.yaml")))
+
+
+def _read(files: Iterable[Path]) -> KnowledgeBase:
     concepts: dict[str, Concept] = {}
     origin: dict[str, Path] = {}
     for path in files:
@@ -197,7 +207,7 @@ def load_knowledge(extra: Path | None = None) -> KnowledgeBase:
         for name, facts in read_more_facts(path).items():
             if origin.get(name, KNOWLEDGE).parent == KNOWLEDGE:  # a replaced entry stands as it is
                 concepts[name] = replace(concepts[name], facts=(*concepts[name].facts, *facts))
-    return KnowledgeBase(concepts)
+    return KnowledgeBase(MappingProxyType(concepts))
 
 
 SITE = "knowledge.yaml"
