@@ -90,24 +90,9 @@ def remove(
     database: DatabaseOption = None,
 ) -> None:
     """Delete what is kept of a patient (slices, masks, texts), and name the versions that were trained on it."""
-    from medsegr.rounds.ledger import Ledger
-    from medsegr.rounds.patients import PatientKeys
-    from medsegr.rounds.withdrawals import remove_patient
+    from medsegr.rounds.removals import remove_named
 
-    opened = _open(state, database)
-    keys, ledger = PatientKeys(state), Ledger(opened)
-    named = [
-        keys.of("", patient_id)[0],
-        keys.of("x", None, {"x": patient_id})[0],
-        keys.of(patient_id)[0],
-    ]
-    known = [key for key in named if ledger.split_of(key) is not None]
-    if not known:
-        raise MedSegRError(
-            "The ledger knows no such patient; PatientID, a name of `patients.csv` or an image is expected."
-        )
-    for key in known:
-        _tell(remove_patient(opened, key, editor()))
+    _tell(remove_named(_open(state, database), patient_id, editor()))
 
 
 def _open(state: Path, database: str | None) -> Database:

@@ -18,7 +18,7 @@ from medsegr.model.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.facts import Concept, load_knowledge, write_site_concepts
 from medsegr.rounds.denials import with_denials
-from medsegr.rounds.examples import Drawn, concept_of, training_case
+from medsegr.rounds.examples import SITE, Drawn, concept_of, training_case
 from medsegr.rounds.features import FeatureCase, encode
 from medsegr.rounds.finetune import FinetuneOptions, finetune
 from medsegr.rounds.replay import distilled, read_replay
@@ -98,7 +98,8 @@ def make_challenger(
     )
     if write:
         shipped = load_knowledge().concepts
-        told_of = [concept_of(n, concepts) for n in new if n not in shipped]
+        taught = dict.fromkeys(n for one in drawn for n in one.masks)
+        told_of = [concept_of(n, concepts) for n in taught if n not in shipped]
         _write(model, champion, out, told_of, corrected)
     return steps
 
@@ -140,7 +141,7 @@ def _back(mask: np.ndarray[Any, np.dtype[np.bool_]], one: Drawn) -> np.ndarray[A
 def _add_reasons(model: MedSegR, concepts: Mapping[str, Concept]) -> None:
     """What may be said of the corrected structures, where the model has no sentences of its own."""
     for name, concept in concepts.items():
-        if name in model.context.reasons:
+        if name in model.context.reasons and not any(f".{SITE}." in fact.id for fact in concept.facts):
             continue
         said = [f"{fact.text}." for fact in concept.training_facts if not fact.only_asked][:MAX_REASONS]
         if concept.location:
@@ -167,7 +168,7 @@ def _write(
     save_checkpoint(model, out, meta, card)
     rule = load_familiarity(champion, recorded.get(FILE))
     if rule and corrected:
-        plain = {f.case.image: f for f in reversed(corrected)}  # the first of its variants is the picture as it is
+        plain = {f.case.image: f for f in reversed(corrected)}  # the first variant is the picture as it is
         rule = rule.widened(torch.cat([summary(f.trunk) for f in plain.values()]))
     if rule:
         rule.save(out)

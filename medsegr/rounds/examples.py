@@ -6,17 +6,19 @@ and a structure is the union of the values it takes part in.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medsegr.imaging.resizing import resize_labels, resize_rgb
 from medsegr.qa import phrasing
-from medsegr.qa.facts import Concept, plain_concept
+from medsegr.qa.facts import Concept, Fact, plain_concept
 from medsegr.qa.schema import Conversation, Target, Turn
+from medsegr.rounds.knowledge import knowledge_of
 from medsegr.training.images import Case
 
 MIN_PIXELS = 6
@@ -106,14 +108,23 @@ def combined(
 def concept_of(
     name: str, concepts: Mapping[str, Concept], knowledge: Mapping[str, object] | None = None
 ) -> Concept:
-    """What is known of a structure: the knowledge base's entry, the clinician's (`names`, `location`), or its name alone."""
-    if name in concepts:
-        return concepts[name]
-    entry = knowledge or {}
-    names = entry.get("names")
-    return plain_concept(
-        name, map(str, names) if isinstance(names, Sequence) else (), str(entry.get("location", ""))
-    )
+    """What is known of a structure: the knowledge base's entry, what clinicians said of it (`names`, `location`, `facts`; see
+    `medsegr.rounds.knowledge`), or its name alone. What clinicians said goes beside the entry and replaces nothing; the id of a
+    fact depends on its words only."""
+    base = concepts.get(name) or plain_concept(name)
+    said = knowledge_of(knowledge or {})
+    if not any(said.values()):
+        return base
+    known = {word.casefold() for word in base.give_away} | {fact.text.casefold() for fact in base.facts}
+    names = tuple(word for word in said["names"] if word.casefold() not in known)
+    told = replace(base, synonyms=(*base.synonyms, *names), location=base.location or said["location"])
+    new = [text for text in said["facts"] if text.casefold() not in known and not told.leak(text)]
+    return replace(told, facts=(*base.facts, *(_fact(name, text) for text in new)))
+
+
+def _fact(name: str, text: str) -> Fact:
+    digest = hashlib.sha256(text.casefold().encode()).hexdigest()[:8]
+    return Fact(f"{name.replace(' ', '_')}.{SITE}.{digest}", "function", text, "a clinician", held_out=False)
 
 
 def _turns(

@@ -232,15 +232,14 @@ def spelling(database: Database, targets: Sequence[str]) -> dict[str, str]:
 
 
 def known_concepts(database: Database, champion: Path) -> dict[str, Concept]:
-    """The knowledge base, what the champion's directory adds to it, and the labels that clinicians added, by name."""
-    concepts = {**site_concepts(champion), **load_knowledge().concepts}
-    added = {label.name: label.knowledge for label in LabelList(database, ()).added()}
-    told = {
-        name: concept_of(name, concepts, dict(knowledge))
-        for name, knowledge in added.items()
-        if name not in concepts
-    }
-    return {**concepts, **told}
+    """The knowledge base, what the champion's directory adds to it, and what clinicians said of the labels that they added, by
+    name. What they say now goes beside the knowledge base, and before what they said when the champion was made."""
+    shipped = load_knowledge().concepts
+    concepts = {**site_concepts(champion), **shipped}
+    for label in LabelList(database, ()).added():
+        if label.name not in concepts or any(label.knowledge.values()):
+            concepts[label.name] = concept_of(label.name, shipped, dict(label.knowledge))
+    return concepts
 
 
 def _check_withdrawn(session: Session, train: Sequence[str]) -> None:

@@ -4,8 +4,9 @@ trained on them; nothing here changes a version.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select, update
@@ -33,6 +34,10 @@ REMOVED = "removed"
 REMOVAL = "remove_patient"
 
 
+class InUse(StoreError):
+    """A round that is open uses what should go."""
+
+
 @dataclass(frozen=True)
 class Removal:
     """What was taken back: ids of corrections, names of the versions that were trained on any of them, or grew out of one
@@ -44,25 +49,51 @@ class Removal:
     rounds: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Withdrawal:
+    """A correction that must not be used: of whom it is (`of_editor`), who withdrew it (`editor`) and why, and the versions that
+    were trained on it or grew out of one that was."""
+
+    correction: str
+    of_editor: str
+    why: str
+    editor: str
+    created: str
+    versions: tuple[str, ...]
+
+
 def withdraw(database: Database, correction_id: str, by: str, why: str) -> Removal:
     """Use this correction no more; its data stay. Raises `StoreError` for an unknown one."""
+    return withdraw_all(database, [correction_id], by, why)
+
+
+def withdraw_all(database: Database, correction_ids: Iterable[str], by: str, why: str) -> Removal:
+    """Use these corrections no more; their data stay. Raises `StoreError` where one is unknown, and then none is withdrawn."""
+    ids = tuple(dict.fromkeys(correction_ids))
     with database.writing() as session:
-        if session.get(CorrectionRow, correction_id) is None:
+        if any(session.get(CorrectionRow, id_) is None for id_ in ids):
             raise StoreError("No correction has this id; `GET /medsegr/corrections` lists those that exist.")
-        _mark(session, [correction_id], by, why)
-        append(session, by, "withdraw", correction_id, {"why": why})
-        return Removal((correction_id,), versions_trained_on(session, [correction_id]))
+        _mark(session, ids, by, why)
+        for id_ in ids:
+            append(session, by, "withdraw", id_, {"why": why})
+        return Removal(ids, versions_trained_on(session, ids))
 
 
-def withdraw_editor(database: Database, editor: str, by: str, why: str) -> Removal:
-    """Use none of this editor's corrections from now on; their data stay. Corrections that the editor sends later count
-    again.
+def withdraw_editor(
+    database: Database, editor: str, by: str, why: str, since: datetime | None = None
+) -> Removal:
+    """Use none of this editor's corrections from now on, or of those that came at `since` (with its time zone) or later; their
+    data stay. Corrections that the editor sends later count again.
     """
+    query = select(CorrectionRow.id).where(CorrectionRow.editor == editor).order_by(CorrectionRow.created)
+    detail: dict[str, Any] = {"why": why}
+    if since is not None:
+        detail["since"] = since.astimezone(UTC).isoformat(timespec="microseconds")
+        query = query.where(CorrectionRow.created >= detail["since"])
     with database.writing() as session:
-        query = select(CorrectionRow.id).where(CorrectionRow.editor == editor).order_by(CorrectionRow.created)
         ids = tuple(session.scalars(query))
         _mark(session, ids, by, why)
-        append(session, by, "withdraw_editor", editor, {"why": why, "corrections": list(ids)})
+        append(session, by, "withdraw_editor", editor, {**detail, "corrections": list(ids)})
         return Removal(ids, versions_trained_on(session, ids))
 
 
@@ -72,12 +103,17 @@ def remove_patient(database: Database, key: str, by: str, images: Iterable[str] 
     The patient's images are those of its cases, and `images`, which the caller may know of (of an image that was asked about
     and never corrected nobody here knows whose it is). Rows stay, emptied, and so does the patient's line in the ledger: its
     corrections are withdrawn, and later ones are as well (`is_removed`). Working folders of rounds that saw a case go too,
-    since their pages show images. Raises `StoreError` for an unknown patient, or while a round that uses a case is open.
+    since their pages show images. Raises `StoreError` for an unknown patient, `InUse` while a round that uses a case is open.
     """
+    return remove_patients(database, [key], by, images)
+
+
+def remove_patients(database: Database, keys: Sequence[str], by: str, images: Iterable[str] = ()) -> Removal:
+    """`remove_patient` for one person who has several lines in the ledger: all of them go together, or none."""
     with database.writing() as session:
-        if session.get(PatientRow, key) is None:
+        if any(session.get(PatientRow, key) is None for key in keys):
             raise StoreError("The ledger has no patient of this key.")
-        own = select(CaseRow.correction_id).where(CaseRow.patient_key == key)
+        own = select(CaseRow.correction_id).where(CaseRow.patient_key.in_(keys))
         ids = set(session.scalars(own))
         names = set(session.scalars(select(CorrectionRow.image_id).where(CorrectionRow.id.in_(own))))
         names = (names | set(images)) - {REMOVED}
@@ -89,7 +125,8 @@ def remove_patient(database: Database, key: str, by: str, images: Iterable[str] 
         _blank(session, turns, ids)
         versions = versions_trained_on(session, corrections)
         detail: dict[str, Any] = {"corrections": list(corrections), "versions": list(versions)}
-        append(session, by, REMOVAL, key, {**detail, "rounds": list(rounds)})
+        for key in keys:
+            append(session, by, REMOVAL, key, {**detail, "rounds": list(rounds)})
     cases = CaseStore(database)
     for id_ in corrections:  # only now: a transaction that fails must leave every file
         cases.discard(id_)
@@ -116,6 +153,29 @@ def withdrawn(database: Database) -> dict[str, str]:
         return {row.correction_id: row.why for row in rows}
 
 
+def withdrawals(database: Database, limit: int = 200) -> list[Withdrawal]:
+    """What was withdrawn last, oldest first."""
+    query = (
+        select(WithdrawalRow, CorrectionRow.editor)
+        .join(CorrectionRow, CorrectionRow.id == WithdrawalRow.correction_id)
+        .order_by(WithdrawalRow.created.desc(), WithdrawalRow.correction_id.desc())
+        .limit(limit)
+    )
+    with database.session() as session:
+        trained = _trained(session)
+        return [
+            Withdrawal(
+                row.correction_id,
+                of_editor,
+                row.why,
+                row.editor,
+                row.created,
+                tuple(name for name, ids in trained.items() if row.correction_id in ids),
+            )
+            for row, of_editor in reversed(session.execute(query).all())
+        ]
+
+
 def mark_withdrawn(session: Session, correction_id: str, by: str, why: str) -> None:
     """Use this correction no more, within the caller's transaction."""
     _mark(session, [correction_id], by, why)
@@ -126,17 +186,17 @@ def versions_trained_on(session: Session, correction_ids: Iterable[str]) -> tupl
     them, in the order of their numbers.
     """
     wanted = set(correction_ids)
-    trained = {
-        row.id
-        for row in session.execute(select(RoundRow.id, RoundRow.data))
-        if wanted & trained_ids(row.data)
-    }
-    found: list[str] = []
+    return tuple(name for name, ids in _trained(session).items() if wanted & ids)
+
+
+def _trained(session: Session) -> dict[str, set[str]]:
+    """Version -> ids of the corrections that it, or one that it grew out of, was trained on; in the order of numbers."""
+    of_round = {row.id: trained_ids(row.data) for row in session.execute(select(RoundRow.id, RoundRow.data))}
+    found: dict[str, set[str]] = {}
     rows = select(VersionRow.name, VersionRow.parent, VersionRow.round_id).order_by(VersionRow.number)
     for name, parent, round_id in session.execute(rows):  # a parent has a lower number
-        if round_id in trained or parent in found:
-            found.append(name)
-    return tuple(found)
+        found[name] = of_round.get(round_id, set()) | found.get(parent, set())
+    return found
 
 
 def trained_ids(data: dict[str, Any]) -> set[str]:
@@ -145,14 +205,14 @@ def trained_ids(data: dict[str, Any]) -> set[str]:
 
 
 def _rounds_with(session: Session, ids: set[str]) -> tuple[int, ...]:
-    """Rounds that were trained or judged on one of the corrections; raises `StoreError` if one of them is open."""
+    """Rounds that were trained or judged on one of the corrections; raises `InUse` if one of them is open."""
     found = []
     for id_, status, data in session.execute(
         select(RoundRow.id, RoundRow.status, RoundRow.data).order_by(RoundRow.id)
     ):
         if ids & _texts_in(data):
             if status in (RoundStatus.QUEUED, RoundStatus.RUNNING):
-                raise StoreError(f"Round {id_} uses a case of this patient; wait for it, or cancel it first.")
+                raise InUse(f"Round {id_} uses a case of this patient; wait for it, or cancel it first.")
             found.append(id_)
     return tuple(found)
 

@@ -1,12 +1,12 @@
 """`/medsegr/rounds`, `/medsegr/models`, `/medsegr/learning`: what the learning loop did and does; start and cancel rounds, put
-versions in charge and go back. The app mounts this router in front of its own.
+versions in charge and go back; with them what is taken back, and the label list. The app mounts this router in front of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.params import Depends
@@ -17,12 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.registry import Charge, Version
 from medsegr.rounds.rounds_log import Round
-from medsegr.web.edge import SentenceRoute, read_body
+from medsegr.web.edge import SentenceRoute
 from medsegr.web.errors import Refusal
+from medsegr.web.labels import add_labels
 from medsegr.web.login.identity import current_user
 from medsegr.web.loop import MAX_REASON, LearningLoop, brief
-from medsegr.web.requests import parse, parse_object
-from medsegr.web.routes import MAX_LISTED
+from medsegr.web.routes import body_schema, json_body, listing_limit
+from medsegr.web.withdrawals import add_withdrawals
 
 PAGE = "page.html"
 NO_PAGE = "This round has no page; it is written when a round was judged."
@@ -31,7 +32,6 @@ SAFE_PAGE = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'",
 }
 
-Body = TypeVar("Body", bound=BaseModel)
 Reason = Annotated[str, Field(max_length=MAX_REASON)]
 
 
@@ -55,10 +55,13 @@ class ChargeBody(BaseModel):
 def rounds_router(
     loop: LearningLoop, guards: Sequence[Depends] = (), admins: Sequence[Depends] = ()
 ) -> APIRouter:
-    """The router; `guards` are dependencies (a login) that every route gets, `admins` those of what changes something."""
+    """The router; `guards` are dependencies (a login) that every route gets, `admins` those of what changes the model or what it
+    may learn from."""
     router = APIRouter(prefix="/medsegr", tags=["MedSeg-R"], route_class=SentenceRoute)
     _add_rounds(router, loop, list(guards), list(admins))
     _add_models(router, loop, list(guards), list(admins))
+    add_withdrawals(router, loop, list(admins))
+    add_labels(router, loop, list(guards))
     return router
 
 
@@ -71,14 +74,12 @@ def _add_rounds(router: APIRouter, loop: LearningLoop, guards: list[Depends], ad
 
     @router.get("/rounds", summary="The newest rounds, oldest first", dependencies=guards)
     def rounds(limit: int = 200) -> list[dict[str, Any]]:
-        if not 1 <= limit <= MAX_LISTED:
-            raise Refusal(422, f"`limit` must be between 1 and {MAX_LISTED}.")
-        return [brief(round_) for round_ in loop.log.rounds(limit)]
+        return [brief(round_) for round_ in loop.log.rounds(listing_limit(limit))]
 
     @router.post("/rounds", status_code=201, summary="Start a round", dependencies=admins,
-                 openapi_extra=_schema(RoundBody))  # fmt: skip
+                 openapi_extra=body_schema(RoundBody))  # fmt: skip
     async def start(request: Request) -> dict[str, Any]:
-        body = await _body(request, RoundBody)
+        body = await json_body(request, RoundBody)
         editor = current_user(request).name
         return brief(await run_in_threadpool(loop.start_round, editor, body.model_dump()))
 
@@ -114,16 +115,16 @@ def _add_models(router: APIRouter, loop: LearningLoop, guards: list[Depends], ad
         }
 
     @router.post("/models/rollback", summary="Go back to the version that was in charge before",
-                 dependencies=admins, openapi_extra=_schema(ChargeBody))  # fmt: skip
+                 dependencies=admins, openapi_extra=body_schema(ChargeBody))  # fmt: skip
     async def rollback(request: Request) -> dict[str, Any]:
-        body = await _body(request, ChargeBody)
+        body = await json_body(request, ChargeBody)
         editor = current_user(request).name
         return _charged(loop, await run_in_threadpool(loop.charge.rollback, editor, body.reason))
 
     @router.post("/models/{version}/promote", summary="Put a version in charge", dependencies=admins,
-                 openapi_extra=_schema(ChargeBody))  # fmt: skip
+                 openapi_extra=body_schema(ChargeBody))  # fmt: skip
     async def promote(request: Request, version: str) -> dict[str, Any]:
-        body = await _body(request, ChargeBody)
+        body = await json_body(request, ChargeBody)
         editor = current_user(request).name
         return _charged(loop, await run_in_threadpool(loop.charge.promote, version, editor, body.reason))
 
@@ -153,13 +154,3 @@ def _found(loop: LearningLoop, round_id: int) -> Round:
         return loop.log.get(round_id)
     except StoreError as error:
         raise Refusal(404, str(error)) from error
-
-
-async def _body(request: Request, model: type[Body]) -> Body:
-    raw = await read_body(request)
-    return parse(model, parse_object(raw, "The request body") if raw else {})
-
-
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": False, "content": content}}

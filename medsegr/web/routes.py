@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.params import Depends
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from medsegr.rounds.store import StoredMask
@@ -38,6 +39,7 @@ MEDIA_TYPES = {
     ".png": "image/png",
 }
 
+Body = TypeVar("Body", bound=BaseModel)
 FindImage = Callable[[str, str], ImageFile]
 """(image id, session id) -> file; raises `Refusal`."""
 
@@ -75,18 +77,11 @@ def _add_health(router: APIRouter, service: Service) -> None:
 def _add_ask(
     router: APIRouter, service: Service, find: FindImage, models: dict[str, bool], guards: list[Depends]
 ) -> None:
-    schema = {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": AskBody.model_json_schema()}},
-        }
-    }
-
     @router.post(
         "/ask",
         summary="Ask a question; the reply comes as server-sent events",
         dependencies=guards,
-        openapi_extra=schema,
+        openapi_extra=body_schema(AskBody, required=True),
     )
     async def ask(request: Request) -> StreamingResponse:
         body = parse(AskBody, parse_object(await read_body(request), "The request body"))
@@ -126,10 +121,8 @@ def _add_turns(router: APIRouter, service: Service, guards: list[Depends]) -> No
         "/turns", summary="The newest turns, of one image if named, oldest first", dependencies=guards
     )
     def turns(request: Request, image: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
-        if not 1 <= limit <= MAX_LISTED:
-            raise Refusal(422, f"`limit` must be between 1 and {MAX_LISTED}.")
         editor = turn_editor(current_user(request))
-        return [asdict(turn) for turn in service.store.turns(image, limit, editor)]
+        return [asdict(turn) for turn in service.store.turns(image, listing_limit(limit), editor)]
 
     @router.get("/turns/{turn_id}", summary="One turn", dependencies=guards)
     def turn(request: Request, turn_id: str) -> dict[str, Any]:
@@ -151,6 +144,25 @@ def _add_turns(router: APIRouter, service: Service, guards: list[Depends]) -> No
         extension = mask_extension(format)
         turn = turn_of(current_user(request), service.store, _checked(turn_id))
         return mask_reply(service.mask(turn.id, n), f"{turn_id}_{n}", extension)
+
+
+async def json_body(request: Request, model: type[Body]) -> Body:
+    """The JSON object that was sent, {} where nothing was; raises `Refusal`."""
+    raw = await read_body(request)
+    return parse(model, parse_object(raw, "The request body") if raw else {})
+
+
+def body_schema(model: type[BaseModel], *, required: bool = False) -> dict[str, Any]:
+    """What OpenAPI says of a body that `json_body` reads."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def listing_limit(limit: int) -> int:
+    """How many entries a client asks for; raises `Refusal` 422."""
+    if not 1 <= limit <= MAX_LISTED:
+        raise Refusal(422, f"`limit` must be between 1 and {MAX_LISTED}.")
+    return limit
 
 
 def mask_extension(format: str) -> str:

@@ -7,7 +7,6 @@ buttons.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import zip_longest
 from typing import Any
 
@@ -74,7 +73,8 @@ def suggest(targets: Sequence[str], modality: str | None, body_part: str | None,
 
 def fitting(targets: Sequence[str], modality: str | None, body_part: str | None) -> list[Concept]:
     """The targets that such an image may show: every region in turn, short names first, one-sided structures last."""
-    known = [_knowledge()[name] for name in targets if name in _knowledge()]
+    knowledge = load_knowledge().concepts
+    known = [knowledge[name] for name in targets if name in knowledge]
     kinds = _kinds(modality)
     regions = _regions(kinds, modality, body_part)
     shown = [
@@ -107,11 +107,6 @@ def _question(concept: Concept, fact: Fact) -> str:
 
 def _reads_well(fact: Fact) -> bool:
     return fact.kind in ("function", "lay") and len(fact.text) <= MAX_TEXT
-
-
-@cache
-def _knowledge() -> dict[str, Concept]:
-    return dict(load_knowledge().concepts)
 
 
 def suggestions_router(targets: Callable[[], Sequence[str]], guards: Sequence[Depends] = ()) -> APIRouter:

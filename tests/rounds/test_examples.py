@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medsegr.qa.facts import load_knowledge
+from medsegr.qa.facts import Concept, load_knowledge
 from medsegr.rounds.examples import Drawn, combined, concept_of, training_case
 
 SIDE = 64
@@ -69,3 +69,41 @@ def test_a_structure_that_the_knowledge_base_lacks_is_outlined_by_its_name() -> 
     )
     answers = {c.turns[0].answer for c in case.conversations}
     assert answers == {"The <p>cotton wool spot</p> [SEG] is outlined."}
+
+
+FACTS = ["drains the aqueous humour", "lies at the edge of the cornea"]
+
+
+def test_what_a_clinician_says_is_asked_by_and_said_in_the_answer() -> None:
+    said = {"names": ["angle"], "location": "between iris and cornea", "facts": FACTS}
+    told = concept_of("trabecular meshwork", {}, said)
+    assert [fact.text for fact in told.training_facts] == FACTS and told.held_out_facts == ()
+    other_order = concept_of("trabecular meshwork", {}, {**said, "facts": FACTS[::-1]})
+    assert {f.text: f.id for f in told.facts} == {f.text: f.id for f in other_order.facts}
+    assert len({f.id for f in told.facts}) == 2
+    masks = {"trabecular meshwork": _square(8, 40)}
+    case = training_case(_drawn(masks=masks, question="", asked=()), {told.name: told}, SIDE, 1)
+    turns = [c.turns[0] for c in case.conversations]
+    implicit = [turn for turn in turns if turn.kind == "implicit"]
+    assert {turn.answer for turn in implicit} == {
+        f"The <p>trabecular meshwork</p> [SEG] {fact}." for fact in FACTS
+    }
+    assert {turn.fact for turn in implicit} == {fact.id for fact in told.facts}
+    for turn in implicit:
+        assert any(fact in turn.question for fact in FACTS) and not told.leak(turn.question)
+    by_name = {turn.answer for turn in turns if turn.kind == "explicit"}
+    assert by_name == {"The <p>trabecular meshwork</p> [SEG] lies between iris and cornea."}
+
+
+def test_what_a_clinician_says_goes_beside_the_knowledge_base() -> None:
+    known: Concept = CONCEPTS["optic disc"]
+    assert concept_of("optic disc", CONCEPTS) is known
+    said = {
+        "names": ["Papille", known.synonyms[0].upper()],
+        "location": "elsewhere",
+        "facts": [known.facts[0].text, "is where a Papille would be", "is pale in glaucoma"],
+    }
+    told = concept_of("optic disc", CONCEPTS, said)
+    assert told.synonyms == (*known.synonyms, "Papille") and told.location == known.location
+    assert [fact.text for fact in told.facts[len(known.facts) :]] == ["is pale in glaucoma"]
+    assert told.leak("Where is the Papille?") and known.leak("Where is the Papille?") is None

@@ -9,7 +9,7 @@ from medsegr.model.tokens import SPECIAL
 from medsegr.rounds.audit import Audit
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
-from medsegr.rounds.labels import LabelList
+from medsegr.rounds.labels import LabelList, LabelTaken, UnknownLabel
 
 SHIPPED = ("liver", "spleen")
 
@@ -23,8 +23,9 @@ def test_new_names_go_on_from_those_that_ship(place: Place) -> None:
     assert again.names() == ("liver", "spleen", "optic disc", "optic cup")
     disc = again.added()[0]
     assert (disc.id, disc.name, disc.editor) == (3, "optic disc", "ann")
-    assert disc.knowledge == {**entry, "facts": []}
-    assert [e.detail for e in Audit(again.database).entries()] == [{"id": 3}, {"id": 4}]
+    said = {"names": ["Papille"], "location": "", "questions": entry["questions"], "facts": []}
+    assert disc.knowledge == said
+    assert [e.detail for e in Audit(again.database).entries()] == [{"id": 3, "knowledge": said}, {"id": 4}]
 
 
 def test_a_known_name_keeps_its_id(database: Database) -> None:
@@ -67,3 +68,81 @@ def test_knowledge_must_have_its_form(database: Database, knowledge: dict[str, o
     with pytest.raises(StoreError, match=words):
         labels.add("cup", knowledge, "ann")
     assert labels.added() == []
+
+
+WORDS = {"spleen": "spleen", "milt": "spleen", "optic disc": "optic disc", "optic nerve head": "optic disc"}
+
+
+def test_what_is_said_of_a_label_may_change_and_nothing_is_lost(place: Place) -> None:
+    labels = LabelList(place.open(), SHIPPED)
+    iris = labels.teach(
+        "iris", {"names": ["Regenbogenhaut"], "facts": ["It surrounds the pupil."]}, "ann", WORDS
+    )
+    assert (iris.id, iris.editor) == (3, "ann") and iris.knowledge["facts"] == ["surrounds the pupil"]
+    told = labels.tell(3, {"location": "behind the cornea"}, "bob", WORDS)
+    assert (told.id, told.editor) == (3, "ann")
+    assert (told.knowledge["facts"], told.knowledge["location"]) == ([], "behind the cornea")
+    assert LabelList(place.open(), SHIPPED).added() == [told]
+    labels.tell(3, {"location": "behind the cornea"}, "bob", WORDS)  # the same: nothing has happened
+    first, change = Audit(labels.database).entries()
+    assert first.detail == {"id": 3, "knowledge": iris.knowledge}
+    assert (change.editor, change.action, change.subject) == ("bob", "label_knowledge", "iris")
+    assert change.detail == {"id": 3, "before": iris.knowledge, "knowledge": told.knowledge}
+    assert Audit(labels.database).verify() is None
+
+
+def test_a_label_that_a_round_added_without_a_word_can_be_taught(database: Database) -> None:
+    labels = LabelList(database, SHIPPED)
+    assert labels.add("Iris", {}, "server") == 3
+    taught = labels.teach("iris", {"facts": ["surrounds the pupil"]}, "ann")
+    assert (taught.id, taught.name) == (3, "Iris") and taught.knowledge["facts"]
+    with pytest.raises(LabelTaken, match="label 3 already"):
+        labels.teach("iris", {"facts": ["is coloured"]}, "bob")
+    with pytest.raises(LabelTaken, match="label 1 already"):
+        labels.teach("LIVER", {"facts": ["is large"]}, "bob")
+    assert labels.added() == [taught]
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "owner"),
+    [
+        ("Milt", [], "spleen"),
+        ("optic nerve head", [], "optic disc"),
+        ("lens", ["LIVER"], "liver"),
+        ("lens", ["Regenbogenhaut"], "iris"),
+        ("regenbogenhaut", [], "iris"),
+        ("lens", ["Iris"], "iris"),
+    ],
+)
+def test_a_word_means_one_structure(database: Database, name: str, names: list[str], owner: str) -> None:
+    labels = LabelList(database, SHIPPED)
+    labels.teach("iris", {"names": ["Regenbogenhaut"]}, "ann", WORDS)
+    before = Audit(database).entries()
+    with pytest.raises(LabelTaken, match=f"means `{owner}` already"):
+        labels.teach(name, {"names": names}, "ann", WORDS)
+    assert len(labels.added()) == 1 and Audit(database).entries() == before
+
+
+def test_a_synonym_is_not_given_twice_later_either(database: Database) -> None:
+    labels = LabelList(database, SHIPPED)
+    labels.teach("iris", {"names": ["Regenbogenhaut"]}, "ann", WORDS)
+    disc = labels.teach("optic disc", {"names": ["optic nerve head", "Papille"]}, "ann", WORDS)
+    assert disc.knowledge["names"] == ["optic nerve head", "Papille"]  # its own in the knowledge base
+    with pytest.raises(LabelTaken, match="means `iris`"):
+        labels.tell(disc.id, {"names": ["regenbogenhaut"]}, "ann", WORDS)
+    assert labels.tell(3, {"names": ["regenbogenhaut"]}, "ann", WORDS).knowledge["names"] == [
+        "regenbogenhaut"
+    ]
+    for id_ in (99, 0, -1, 2**70):
+        with pytest.raises(UnknownLabel):
+            labels.tell(id_, {}, "ann")
+    with pytest.raises(LabelTaken, match="ships with the model"):
+        labels.tell(2, {"facts": ["stores blood"]}, "ann")
+
+
+def test_the_list_does_not_grow_without_end(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medsegr.rounds.labels.MAX_LABELS", 3)
+    labels = LabelList(database, SHIPPED)
+    labels.teach("iris", {}, "ann")
+    with pytest.raises(LabelTaken, match="no more"):
+        labels.teach("lens", {}, "ann")

@@ -511,3 +511,61 @@ def test_learning_is_shown_and_a_rollback_requested_by_keys_alone(
     assert page.faint() == [] and page.complaints() == []
     heard = set(page.js("return window.fake.keys"))
     assert heard <= {"Tab", "Alt", "Shift"}, "the viewer heard keys that were meant for the panel"
+
+
+def test_a_new_structure_may_be_described_in_a_few_words(
+    browser: Any, site: PanelSite, study: Series
+) -> None:
+    said = {
+        "names": ["Regenbogenhaut", " rainbow skin"],
+        "location": "behind the cornea",
+        "facts": ["surrounds the pupil"],
+    }
+    unsaid = {"names": [], "location": "", "facts": []}
+    known = [
+        {"name": "liver", "known": True, "knowledge": unsaid},
+        {"name": "Iris", "known": False, "knowledge": unsaid},
+    ]
+    site.played = {
+        "GET /medsegr/learning": (200, LEARNING),
+        "GET /medsegr/labels": (200, {"labels": known, "described": ["optic disc"]}),
+        "POST /medsegr/opened": (200, {"image": study.uid, "minutes": 30}),
+        "POST /medsegr/labels": (409, {"detail": "The name, or one of `names`, means `lens` already."}),
+    }
+    page = PanelPage(browser, site.url).open(study.uid, modality="CT", body="ABDOMEN")
+
+    def draw(name: str) -> None:
+        page.ask("nothing")
+        page.click(".current button", "Draw what was missed")
+        page.until(lambda: page.all(".framed input"), "a name can be given")
+        page.find(".current .framed input").send_keys(name, ENTER)
+        page.until(lambda: "Drawn by you" in page.last(), "a finding was added")
+        page.paint(len(page.all(".turn")) - 1, 1, study.images[3].sop, 40, 80)
+        page.keys("s", held=ALT)
+        page.until(lambda: f"Correction saved ({name})." in page.last(), "it is saved")
+
+    def asks() -> int:
+        return sum(path == "/medsegr/labels" and body is None for path, body in site.heard)
+
+    draw("Optic Disc")
+    page.until(lambda: asks() == 1, "the server is asked")
+    assert page.text(".learning summary") == "Learning: 3 new corrections", "the knowledge base describes it"
+    draw("iris")
+    page.until(lambda: page.text(".learning summary") == "Learning: what is iris?", "it is asked for")
+    assert "iris is new here" in page.text("[aria-live]")
+    page.click(".learning summary")
+    page.until(lambda: page.find(".lesson").is_displayed(), "it unfolds")
+    page.click(".lesson button", "Tell it")
+    page.until(lambda: "Fill in one of the three lines" in page.text(".lesson"), "nothing is no answer")
+    for line, text in (("names", "Regenbogenhaut, rainbow skin,"), ("location", " behind the cornea"),
+                       ("fact", "surrounds the pupil;")):  # fmt: skip
+        page.find(f"[data-key=learning-describe-{line}]").send_keys(text)
+    page.snap("11-describe")
+    assert page.faint() == []
+    page.keys(ENTER)
+    page.until(lambda: "means `lens` already" in page.text(".lesson"), "a refusal is told")
+    site.played["POST /medsegr/labels"] = (201, {"id": 7, "name": "iris"})
+    page.click(".lesson button", "Tell it")
+    page.until(lambda: "The next round learns what iris is." in page.text(".lesson"), "it is told")
+    assert site.heard.count(("/medsegr/labels", {"name": "iris", **said})) == 2
+    assert page.text(".learning summary") == "Learning: 3 new corrections" and page.complaints() == []

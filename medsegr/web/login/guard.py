@@ -43,6 +43,8 @@ ADMIN: tuple[tuple[str, frozenset[str] | None], ...] = (
     ("/train", WRITING),
     ("/medsegr/rounds", WRITING),
     ("/medsegr/models", WRITING),
+    ("/medsegr/withdrawals", ALL),
+    ("/medsegr/patients", ALL),
     ("/batch", WRITING),
     ("/datastore", frozenset({"DELETE"})),
 )

@@ -138,6 +138,7 @@ export class Judging {
       turn.verdict = { state: "saved", id: reply.id, verdict, sentence: said(verdict, reason, collected) };
       this.panel.announce(turn.verdict.sentence);
       this.panel.learning?.refresh();
+      this.panel.learning?.meet(named(turn, collected));
     } catch (error) {
       this.failed(turn, error, () => this.send(turn, verdict, { reason, collected }));
       return;
@@ -160,6 +161,12 @@ export class Judging {
   note(turn, sentence) {
     this.panel.say(sentence, turn);
   }
+}
+
+/** Names in a correction that the answer did not have. */
+function named(turn, collected) {
+  const own = new Set(turn.findings.filter((one) => !one.added).map((one) => one.label));
+  return (collected?.findings ?? []).map((one) => one.label).filter((label) => !own.has(label));
 }
 
 function said(verdict, reason, collected) {

@@ -49,6 +49,14 @@ export function addressOf(next, here) {
   return `${here}?${query}`;
 }
 
+const spoken = (said) => Object.values(said).some((one) => one.length);
+
+/** Lower-case names of the structures that the model outlines, or that somebody or the knowledge base has described. */
+function described({ labels, described: more }) {
+  const told = labels.filter((one) => one.known || spoken(one.knowledge));
+  return new Set([...told.map((one) => one.name), ...more].map((name) => name.toLowerCase()));
+}
+
 export class Learning {
   /** `changed()` is called after every change, `announce(text)` with what is worth hearing. */
   constructor(server, { changed, announce }) {
@@ -57,7 +65,8 @@ export class Learning {
     this.next = null; // {image, why, strategy, study}
     this.skipped = null; // the case that was skipped last
     this.form = null; // {reason}: the rollback that is being written
-    this.busy = null; // "next", "skip" or "rollback" while the server is asked
+    this.unheard = null; // {name, names, location, fact}: a structure that nobody has described yet, and what is being said of it
+    this.busy = null; // "next", "skip", "rollback" or "describe" while the server is asked
     this.note = null; // {kind: "saved" or "trouble", sentence}
     this.noted = null; // the image that was told to be open
     this.timer = null;
@@ -122,9 +131,9 @@ export class Learning {
       this.tell("saved", "The skipped case may be offered again.");
     });
 
-  /** Begin to write a request, or (null) give it up. */
-  open = (form) => {
-    this.form = form;
+  /** Begin to write a request, or what an `unheard` structure is, or (null) give it up. */
+  open = (form, kind = "form") => {
+    this[kind] = form;
     this.note = null;
     this.changed();
   };
@@ -138,6 +147,27 @@ export class Learning {
       this.form = null;
       this.tell("saved", `Version ${reply.current} is in charge again.`);
       this.refresh();
+    });
+
+  /** Ask what the first of these structures is that nobody has described. Never raises. */
+  async meet(names) {
+    if (!names.length || this.unheard) return;
+    const heard = await this.server.labels().then(described).catch(() => null);
+    const name = heard && names.find((one) => !heard.has(one.toLowerCase()));
+    if (!name || this.stopped) return;
+    this.open({ name, names: "", location: "", fact: "" }, "unheard");
+    this.announce(`${name} is new here: say what it is under “Learning”, if you like.`);
+  }
+
+  describe = () =>
+    this.during("describe", async () => {
+      const { name, names, location, fact } = this.unheard;
+      const parts = (text, mark) => text.split(mark).filter((one) => one.trim());
+      const said = { names: parts(names, ","), location: location.trim(), facts: parts(fact, ";") };
+      if (!spoken(said)) throw new Error("Fill in one of the three lines, or choose “Not now”.");
+      await this.server.teach({ name, ...said });
+      this.unheard = null;
+      this.tell("saved", `The next round learns what ${name} is.`);
     });
 
   async during(what, work) {

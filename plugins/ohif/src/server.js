@@ -53,6 +53,8 @@ export class Server {
   skip = (image, undo = false) => this.send("skip", { image, undo });
   opened = (image) => this.send("opened", { image });
   rollback = (reason) => this.send("models/rollback", { reason });
+  labels = () => this.json("labels");
+  teach = (label) => this.send("labels", label);
 
   /** POST plain data; the reply's. */
   send(path, data) {

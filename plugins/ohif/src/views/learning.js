@@ -6,7 +6,8 @@ import { button, element } from "./dom.js";
 const key = (what) => ({ "data-key": `learning-${what}` });
 
 /** The one line that is always seen. */
-export function learningTitle({ state }) {
+export function learningTitle({ state, unheard }) {
+  if (unheard) return `Learning: what is ${unheard.name}?`;
   if (state.running) return `Learning: round ${state.running.id} runs`;
   return `Learning: ${state.corrections_since} new correction${state.corrections_since === 1 ? "" : "s"}`;
 }
@@ -15,6 +16,7 @@ export function learningTitle({ state }) {
 export function learningContent(learning, here) {
   const { state } = learning;
   return [
+    learning.unheard ? describeForm(learning) : null,
     element("p", { class: "small" }, correctionsInWords(state)),
     running(state.running),
     state.last ? element("p", { class: `decision was-${state.last.status}` }, decisionInWords(state.last)) : null,
@@ -75,6 +77,40 @@ function rollbackForm(learning) {
       { class: "strip" },
       element("button", { type: "submit", class: "primary", disabled: Boolean(learning.busy), ...key("confirm") }, "Yes, go back"),
       button("Back", () => learning.open(null), { class: "quiet", ...key("leave") }),
+    ),
+  );
+}
+
+const LINES = [
+  ["names", "other names, with commas", "Other names of it"],
+  ["location", "where it lies: behind the cornea", "Where it lies"],
+  ["fact", "what it does: surrounds the pupil", "What is true of every one, not of this image alone"],
+];
+
+function describeForm(learning) {
+  const draft = learning.unheard;
+  const title = `What is ${draft.name}?`;
+  const inputs = LINES.map(([line, placeholder, label]) =>
+    element("input", {
+      type: "text",
+      value: draft[line],
+      maxlength: "200",
+      placeholder,
+      "aria-label": label,
+      input: (event) => (draft[line] = event.target.value),
+      ...key(`describe-${line}`),
+    }),
+  );
+  return element(
+    "form",
+    { class: "framed", submit: (event) => (event.preventDefault(), learning.describe()), "aria-label": title },
+    element("p", { class: "title" }, title),
+    inputs,
+    element(
+      "div",
+      { class: "strip" },
+      element("button", { type: "submit", class: "primary", disabled: Boolean(learning.busy), ...key("describe") }, "Tell it"),
+      button("Not now", () => learning.open(null, "unheard"), { class: "quiet", ...key("describe-leave") }),
     ),
   );
 }
