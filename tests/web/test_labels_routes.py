@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from learning_server import LearningServer
 
-from medsegr.qa.facts import plain_concept
+from medsegr.qa.facts import KnowledgeBase, plain_concept
 from medsegr.rounds.audit import Audit
 from medsegr.web.login.identity import User
 
@@ -23,7 +23,7 @@ BASE = {
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LearningServer]:
     from medsegr.web import labels
 
-    monkeypatch.setattr(labels, "knowledge_base", lambda: BASE)
+    monkeypatch.setattr(labels, "load_knowledge", lambda: KnowledgeBase(BASE))
     labels._words.cache_clear()
     made = LearningServer(tmp_path)
     made.user = User("anna")
