@@ -141,7 +141,7 @@ def finetune(
     model.encoder.eval()
     for step in range(done, options.steps):
         spent = before + (time.monotonic() - began) / 60
-        rate = _least(schedule.rate(step, spent))
+        rate = _least(schedule.rate(step, spent), trained[0].device)
         if rate <= 0:
             break
         for group in optimizer.param_groups:
@@ -241,10 +241,10 @@ def _only_new(n_known: int) -> Callable[[Tensor], Tensor]:
     return hook
 
 
-def _least(here: float) -> float:
-    """The least of all processes' values: all learn at one rate, and end at the same step."""
+def _least(here: float, device: torch.device) -> float:
+    """The least of all processes' values, which NCCL compares on the GPU: all learn at one rate, and end at the same step."""
     if not dist.is_initialized():
         return here
-    value = torch.tensor([here])
+    value = torch.tensor([here], device=device)
     dist.all_reduce(value, dist.ReduceOp.MIN)
     return float(value)

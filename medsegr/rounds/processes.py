@@ -1,15 +1,21 @@
-"""End the process of a round, with all that it has started."""
+"""What a round's processes owe the server and each other: they give way to it, and end with all that they have started."""
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 GRACE_S = 3.0
 SAME_S = 5.0
+NICEST = 19
+ORPHAN_S = 1.0
+"""How often a process of a group looks whether those that started it still live."""
 
 
 def end_tree(pid: int) -> None:
@@ -39,3 +45,30 @@ def owner_pid(owner: str) -> int | None:
     except (psutil.Error, ValueError):
         return None
     return int(pid) if same and host == socket.gethostname() and int(pid) != os.getpid() else None
+
+
+def give_way(pid: int, steps: int) -> None:
+    """Have a process of a session of its own, just started, run after this one: `steps` nicer, as far as there are steps. Where
+    Linux shares out processor time by session first, its session does as well, or niceness would mean nothing to this one.
+    """
+    niceness = min(os.nice(0) + steps, NICEST)
+    with suppress(psutil.Error):
+        psutil.Process(pid).nice(niceness)
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness), "ascii")
+
+
+def end_when_orphaned() -> None:
+    """Have this process, one of a group under `torchrun`, end once `torchrun` or the round's process that started it is gone: by
+    then the round may have been taken up anew. Returns at once; a thread looks.
+    """
+    group = psutil.Process().parent()
+    starter = group.ppid() if group else 0
+
+    def look() -> None:
+        with suppress(psutil.Error):
+            while group is not None and os.getppid() == group.pid and group.ppid() == starter:
+                time.sleep(ORPHAN_S)
+        os._exit(1)
+
+    threading.Thread(target=look, name="medsegr-orphan", daemon=True).start()

@@ -18,12 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 from sqlalchemy import func, select
 
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
-from medsegr.rounds.processes import end_tree, owner_pid
+from medsegr.rounds.processes import end_tree, give_way, owner_pid
 from medsegr.rounds.rounds_log import STOPPED, Round, RoundLog, RoundStatus
 from medsegr.rounds.tables import CorrectionRow, RoundRow, WithdrawalRow
 from medsegr.rounds.version_files import remove
@@ -35,6 +34,7 @@ RUNNER_VARIABLE = "MEDSEGR_ROUND_RUNNER"
 URL_VARIABLE = "MEDSEGR_DATABASE"
 """Environment of the round's process: the database's URL, which may hold a password and so is no argument."""
 NICENESS = 15
+"""Steps that a round is nicer than the server, whose model is 5 nicer."""
 LOOK_S = 2.0
 RESUMED = 2
 """A round whose process is killed from outside goes on that often, and has failed after that: memory may never suffice."""
@@ -177,8 +177,7 @@ class RoundStarter:
                 command, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed, env=environment,
                 start_new_session=True,  # Ctrl-C is the server's to handle
             )  # fmt: skip
-        with suppress(psutil.Error):
-            psutil.Process(child.pid).nice(NICENESS)  # serving goes first
+        give_way(child.pid, NICENESS)  # serving goes first
 
     def _end_late(self, round_id: int, child: subprocess.Popen[bytes]) -> None:
         found = self.log.get(round_id)

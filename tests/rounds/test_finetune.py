@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing import spawn  # type: ignore[attr-defined]
 
-from medsegr.model.checkpoint import save_checkpoint
+from medsegr.model.checkpoint import load_checkpoint, save_checkpoint
 from medsegr.model.medsegr import MedSegR
 from medsegr.predictor import Predictor
 from medsegr.qa.facts import load_knowledge, plain_concept, site_concepts, write_site_concepts
 from medsegr.rounds.challenger import ChallengerOptions, make_challenger
-from medsegr.rounds.examples import Drawn
-from medsegr.rounds.finetune import FinetuneOptions, average_gradients, prepare
+from medsegr.rounds.examples import Drawn, training_case
+from medsegr.rounds.features import encode
+from medsegr.rounds.finetune import FinetuneOptions, average_gradients, finetune, prepare
+from medsegr.rounds.together import shared
 from medsegr.training.start import with_targets
 
 SIDE = 64
@@ -139,3 +142,61 @@ def test_gradients_are_averaged_also_where_a_process_has_none(tmp_path: Path) ->
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.equal(found[0], torch.tensor([1.0, 2.0])) and torch.equal(found[1], torch.zeros(2))
+
+
+COUNTS = ((0, 0), (0, 1), (1, 0), (2, 0), (1, 2))
+"""Structures in each picture of the first process, and of the second: no target, one, or several."""
+
+
+def _showing(count: int) -> Drawn:
+    """A picture that shows so many of the two structures that the tiny checkpoint knows, and is known to lack the others."""
+    rng = np.random.default_rng(count)
+    masks = {name: np.zeros((SIDE, SIDE), np.bool_) for name in ("liver", "left kidney")}
+    for n, mask in enumerate(list(masks.values())[:count]):
+        mask[20 * n + 4 : 20 * n + 20, 8:40] = True
+    rgb = rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+    return Drawn(f"s{count}", f"p{count}", "CT", rgb, masks)
+
+
+def _train_together(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    steps = []
+    for counts in COUNTS:
+        torch.manual_seed(0)
+        model = load_checkpoint(Path(folder) / "champion", "cpu").model
+        case = training_case(_showing(counts[rank]), CONCEPTS, model.config.image_size, 1)
+        assert len(case.present) == counts[rank]
+        options = FinetuneOptions(steps=2, minutes=0, images=1, replay_images=0, masks=2, bf16=False)
+        steps.append(finetune(model, None, encode(model, [case], 1, 1), [], options, 2))
+        trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        torch.save(trained, f"{folder}/{counts[0]}-{counts[1]}-{rank}.pt")
+    dist.destroy_process_group()
+    assert steps == [2] * len(COUNTS)
+
+
+def test_two_processes_agree_whatever_number_of_targets_each_has(champion: Path, tmp_path: Path) -> None:
+    """None waits for the other for ever, and both end with the same weights, which have learnt."""
+    spawned = spawn(_train_together, (str(tmp_path),), nprocs=2, join=False)
+    end = time.monotonic() + 180
+    while not spawned.join(timeout=5):
+        if time.monotonic() > end:
+            for process in spawned.processes:
+                process.kill()
+            pytest.fail("The processes wait for each other.")
+    for first, second in COUNTS:
+        one, two = (
+            torch.load(tmp_path / f"{first}-{second}-{rank}.pt", weights_only=True) for rank in (0, 1)
+        )
+        assert one.keys() == two.keys() and len(one) > 10
+        assert all(torch.equal(one[name], two[name]) for name in one)
+        assert any(bool(p.any()) for name, p in one.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_a_group_of_processes_sees_as_many_pictures_as_one_does(processes: int) -> None:
+    whole = FinetuneOptions(images=6, replay_images=5, masks=18, steps=40)
+    part = shared(whole, processes)
+    for name in ("images", "replay_images", "masks"):
+        assert 0 <= processes * getattr(part, name) - getattr(whole, name) < processes
+    assert part.steps == 40 and shared(FinetuneOptions(replay_images=0), processes).replay_images == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import select, update
 from state_rows import Place
@@ -214,3 +217,72 @@ def test_the_next_server_deletes_what_ended_rounds_left_and_goes_on_with_the_new
     assert second.resume() is not None
     assert left(second, 1) == set() and CHALLENGER in left(second, 2)
     assert second.wait(2).status is RoundStatus.REFUSED
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def niceness(pid: int) -> tuple[int, int]:
+    """Of a process, and of its session where Linux counts by session (elsewhere the same)."""
+    own = int(psutil.Process(pid).nice())
+    try:
+        return own, int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+    except OSError:
+        return own, own
+
+
+def test_a_round_gives_way_to_the_server_whatever_the_server_gives_way_to(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter = start()
+    for steps in (2, 40):
+        monkeypatch.setattr(starting, "NICENESS", steps)
+        begun = begin(starter, "slow")
+        expected = min(os.nice(0) + steps, 19)
+        own, session = niceness(starter._children[begun.id].pid)
+        assert own == expected
+        assert steps == 40 or session == expected  # a second change within 0.1 s may be refused
+        starter.cancel(begun.id, "ann")
+
+
+CHAIN = """
+import subprocess, sys, time
+from pathlib import Path
+left, pids = int(sys.argv[1]), Path(sys.argv[2])
+with pids.open("a") as noted:
+    noted.write(f"{__import__('os').getpid()}\\n")
+if left:
+    subprocess.Popen([sys.executable, __file__, str(left - 1), str(pids)]).wait()
+else:
+    from medsegr.rounds.processes import end_when_orphaned
+    end_when_orphaned()
+    (pids.parent / "looking").touch()
+time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_of_a_group_ends_when_the_round_or_torchrun_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    """Killed: the round's process (0), or the one between it and the group (1)."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path or str(Path.cwd()) for path in sys.path))
+    script, pids = tmp_path / "chain.py", tmp_path / "pids"
+    script.write_text(CHAIN)
+    with subprocess.Popen([sys.executable, str(script), "2", str(pids)]) as round_:
+        until((tmp_path / "looking").exists)
+        family = [psutil.Process(int(line)) for line in pids.read_text().split()]
+        try:
+            time.sleep(1.5)
+            assert not ended(family[2])
+            family[killed].send_signal(signal.SIGKILL)
+            until(lambda: ended(family[2]), 30)
+        finally:
+            for process in family:
+                if not ended(process):
+                    process.kill()
+            round_.wait(timeout=60)
