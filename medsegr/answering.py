@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from medsegr.denial import NEVER, least_no
 from medsegr.errors import Cancelled, QuestionError
-from medsegr.familiar import FOREIGN_TEXT, load_familiarity
+from medsegr.familiar import FILE, FOREIGN_TEXT, load_familiarity, summary
 from medsegr.imaging import Picture, Volume
 from medsegr.imaging.measuring import size_in_words
 from medsegr.imaging.resizing import resize_rgb
@@ -61,10 +61,12 @@ HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass
 class Prepared:
-    """What is kept of an image: its maps at each scale, and the language model's prefix once it was asked about."""
+    """What is kept of an image: its maps at each scale, the language model's prefix once it was asked about, and the features
+    [1, D] by which it is familiar or foreign, where the checkpoint has a rule for that."""
 
     scales: list[ImageFeatures]
     prefix: Prefix | None
+    look: Tensor | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -93,7 +95,7 @@ class Answerer:
         self._concepts = {concept.name: concept for concept in self.knowledge}
         self._plurals = frozenset(concept.name for concept in self.knowledge if concept.plural)
         self._names = NameFinder(knowledge.values(), self.targets)
-        self._familiar = load_familiarity(checkpoint.directory)
+        self._familiar = load_familiarity(checkpoint.directory, checkpoint.meta.get("sha256", {}).get(FILE))
         said = sayable(self.model.context.reasons, tuple(knowledge.values()))
         self._reasons = Reasons(said, sentences)
         self.version, self.licence = checkpoint.version, str(checkpoint.meta["licence"])
@@ -102,7 +104,8 @@ class Answerer:
 
     def all_foreign(self, prepared: Sequence[Prepared]) -> bool:
         """Whether every one of these images looks like nothing that the checkpoint was trained on; False if it cannot tell."""
-        return self._familiar is not None and all(self._familiar.foreign(p.scales[0]) for p in prepared)
+        rule = self._familiar
+        return rule is not None and all(p.look is not None and rule.foreign(p.look) for p in prepared)
 
     def prepare(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> Prepared:
         """The cached maps of `rgb` [H, W, 3] at each scale; the least recently used images leave the cache."""
@@ -110,19 +113,24 @@ class Answerer:
             rgb.tobytes() + repr((rgb.shape, tuple(scales), self.version)).encode()
         ).hexdigest()
         if key not in self._cache:
-            self._cache[key] = Prepared(self._encode(rgb, scales), None)
+            self._cache[key] = self._encode(rgb, scales)
             while len(self._cache) > 1 and sum(p.n_bytes for p in self._cache.values()) > self._cache_bytes:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
         return self._cache[key]
 
-    def _encode(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> list[ImageFeatures]:
+    @torch.inference_mode()
+    def _encode(self, rgb: NDArray[np.uint8], scales: Sequence[float]) -> Prepared:
         if isinstance(self.model, LargeMedSegR):
-            return [self.model.encode_picture(torch.from_numpy(np.array(rgb)))]
+            return Prepared([self.model.encode_picture(torch.from_numpy(np.array(rgb)))], None)
         sides = [int(round(self.config.image_size * s / 32)) * 32 for s in scales]
-        return [
-            self.model.encode_image(torch.from_numpy(resize_rgb(rgb, side)).unsqueeze(0)) for side in sides
-        ]
+        squares = [torch.from_numpy(resize_rgb(rgb, side)).unsqueeze(0) for side in sides]
+        if self._familiar is None:
+            return Prepared([self.model.encode_image(square) for square in squares], None)
+        encoder, normalise = self.model.encoder, self.model.normalise
+        trunk = encoder.trunk(normalise(squares[0].to(self.device)))
+        rest = [self.model.encode_image(square) for square in squares[1:]]
+        return Prepared([encoder.read(trunk), *rest], None, summary(trunk))
 
     def prefix(self, prepared: Prepared) -> Prefix:
         """The language model's cache of an image, computed once."""

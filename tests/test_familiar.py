@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from medsegr.errors import CheckpointError
-from medsegr.familiar import FILE, Familiarity, load_familiarity, summary
-from medsegr.model.encoder import ImageFeatures
-from medsegr.training.fit_familiar import changed, fit_rule
+from medsegr.familiar import FILE, Familiarity, load_familiarity, remove_familiarity, summary
+from medsegr.model.checkpoint import load_checkpoint, save_checkpoint
+from medsegr.model.encoder import Trunk
+from medsegr.model.medsegr import MedSegR
+from medsegr.predictor import Predictor
+from medsegr.qa.schema import Conversation
+from medsegr.reply import Outcome
+from medsegr.training.fit_familiar import REFUSED, changed, drawn_evenly, fit_rule
 from medsegr.training.foreign import KINDS, foreign_picture
 
 
@@ -50,10 +57,75 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         load_familiarity(tmp_path)
 
 
-def test_the_summary_leaves_the_overview_tokens_out() -> None:
-    context = torch.cat([torch.full((1, 5, 3), 99.0), torch.tensor([[[1.0, 2, 3]]]).expand(1, 4, 3)], dim=1)
-    image = ImageFeatures(torch.zeros(1, 2, 4, 4), (torch.ones(1, 1, 8, 8),), context, torch.zeros(1, 1))
-    assert summary(image)[0].tolist() == [1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0]
+def test_a_file_other_than_the_recorded_one_is_refused(tiny: MedSegR, tmp_path: Path) -> None:
+    save_checkpoint(tiny, tmp_path / "tiny", {"version": "t", "licence": "CC0"}, "# card")
+    before = json.loads((tmp_path / "tiny" / "meta.json").read_text())
+    _rule_of(tiny, limit=5.0).save(tmp_path / "tiny")
+    assert Predictor.from_pretrained(tmp_path / "tiny").foreign is False
+    other = _rule_of(tiny, limit=6.0).save(tmp_path)
+    other.replace(tmp_path / "tiny" / FILE)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        Predictor.from_pretrained(tmp_path / "tiny")
+    remove_familiarity(tmp_path / "tiny")
+    assert not (tmp_path / "tiny" / FILE).exists()
+    assert json.loads((tmp_path / "tiny" / "meta.json").read_text()) == before
+
+
+def test_the_summary_is_mean_and_deviation_of_every_channel() -> None:
+    deep = torch.tensor([[[1.0, 2, 3]]]).expand(1, 4, 3)
+    d16 = torch.tensor([0.0, 2.0]).repeat(8).view(1, 1, 4, 4)
+    trunk = Trunk(d16, torch.full((1, 1, 8, 8), 4.0), torch.full((1, 1, 16, 16), 5.0).half(), deep)
+    assert summary(trunk)[0].tolist() == [1, 2, 3, 0, 0, 0, 1, 1, 4, 0, 5, 0]
+
+
+def test_what_a_round_trains_does_not_change_what_is_familiar(tiny: MedSegR, tmp_path: Path) -> None:
+    save_checkpoint(tiny, tmp_path / "tiny", {"version": "t", "licence": "CC0"}, "# card")
+    _rule_of(tiny, limit=0.0).save(tmp_path / "tiny")
+    predictor = Predictor.from_pretrained(tmp_path / "tiny")
+    rgb = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    first = predictor.prepare(rgb, predictor.scales)
+    predictor._cache.clear()
+    encoder = load_checkpoint(tmp_path / "tiny").model.encoder
+    with torch.no_grad():
+        for part in (encoder.context, encoder.context_norm, encoder.embed, encoder.overview):
+            for parameter in part.parameters():
+                parameter.add_(0.5)
+    predictor.model.encoder = encoder
+    later = predictor.prepare(rgb, predictor.scales)
+    assert not torch.equal(later.scales[0].context, first.scales[0].context)
+    assert first.look is not None and later.look is not None and torch.equal(later.look, first.look)
+
+
+@pytest.mark.parametrize("limit, outcome", [(-100.0, Outcome.FOREIGN), (100.0, None)])
+def test_a_predictor_outlines_nothing_in_foreign_pictures(
+    tiny: MedSegR, tmp_path: Path, limit: float, outcome: Outcome | None
+) -> None:
+    save_checkpoint(tiny, tmp_path / "tiny", {"version": "t", "licence": "CC0"}, "# card")
+    _rule_of(tiny, limit).save(tmp_path / "tiny")
+    predictor = Predictor.from_pretrained(tmp_path / "tiny")
+    predictor.set_image(np.full((64, 64, 3), 90, np.uint8), "CT")
+    reply = predictor.ask("Where is the liver?")
+    assert predictor.foreign == (outcome is not None)
+    assert (reply.outcome is Outcome.FOREIGN) == (outcome is not None)
+
+
+def test_the_limit_is_raised_over_the_strangest_by_a_tenth_of_the_spread() -> None:
+    pictures = torch.tensor([[2.0, 0.0], [5.0, 0.5]])  # 0.5 and 2.25 before the limit of 0.75
+    wider = rule().widened(pictures)
+    assert wider.limit.item() == pytest.approx(2.25 + 0.1 * 1.75)
+    assert not (wider.strangeness(pictures) > 0).any()
+    assert torch.equal(wider.weight, rule().weight)
+
+
+def test_one_picture_leaves_a_little_room_and_one_that_cannot_be_read_none() -> None:
+    assert rule().widened(torch.tensor([[5.0, 0.5]])).limit.item() == pytest.approx(2.25 + 0.01)
+    assert rule().widened(torch.tensor([[float("nan"), 0.0]])).limit == rule().limit
+
+
+def test_the_limit_stays_where_all_pictures_are_familiar() -> None:
+    old = rule()
+    assert old.widened(torch.tensor([[2.0, 0.0], [1.0, 0.0]])) is old
+    assert old.widened(torch.zeros(0, 2)) is old
 
 
 def test_the_limit_lets_the_kept_pictures_pass_and_the_rule_parts_the_rest() -> None:
@@ -62,15 +134,15 @@ def test_the_limit_lets_the_kept_pictures_pass_and_the_rule_parts_the_rest() -> 
     foreign = rng.normal(size=(100, 4)) + [4, 0, 0, 0]
     fitted = fit_rule(known, foreign, (kept[:100], kept[100:]))
 
-    def share(rows: np.ndarray) -> float:
+    def share(rows: NDArray[np.float64]) -> float:
         return float((fitted.strangeness(torch.from_numpy(rows).float()) > 0).float().mean())
 
-    assert share(kept) <= 0.005
+    assert share(kept) <= REFUSED
     assert share(foreign) > 0.8
     assert share(fitted.mean.numpy()[None].astype(float)) == 0
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS), key=lambda k: k.__name__))
+@pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
 def test_a_made_up_picture_is_an_rgb_picture_and_its_seed_repeats_it(kind: object) -> None:
     assert callable(kind)
     first, again = (kind(np.random.default_rng(3), 64) for _ in range(2))
@@ -92,3 +164,23 @@ def test_a_changed_picture_keeps_what_it_shows() -> None:
         view = changed(rgb, rng)
         assert view.ndim == 3 and view.dtype == np.uint8 and min(view.shape[:2]) >= 24
         assert view[:, 0].mean() > view[:, -1].mean() + 50
+
+
+def _rule_of(model: MedSegR, limit: float) -> Familiarity:
+    """The first feature is the strangeness, less `limit`."""
+    with torch.inference_mode():
+        size = summary(model.encoder.trunk(torch.zeros(1, 3, 64, 64))).shape[1]
+    weight = torch.zeros(size)
+    weight[0] = 1
+    return Familiarity(torch.zeros(size), torch.ones(size), weight, torch.tensor(limit))
+
+
+def test_images_are_drawn_evenly_from_the_sets_with_all_that_is_asked_of_them() -> None:
+    def asked(dataset: str, image: int, n: int) -> Conversation:
+        return Conversation(f"{dataset}{image}{n}", f"{dataset}{image}", "CT", dataset, "p", "train", ())
+
+    asked_of = [asked("large", i, n) for i in range(20) for n in (0, 1)] + [asked("small", 0, 0)]
+    chosen = drawn_evenly(asked_of, 5)
+    images = [c.image for c in chosen]
+    assert images.count("small0") == 1 and len(set(images)) == 5 and len(images) == 9
+    assert drawn_evenly(asked_of, 100) == asked_of

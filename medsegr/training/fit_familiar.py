@@ -4,8 +4,10 @@ foreign pictures; its limit is set on patients kept out of the fit. No photograp
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from sklearn.linear_model import LogisticRegression
 
-from medsegr.familiar import CLIP, FILE, Familiarity, summary
+from medsegr.familiar import CLIP, Familiarity, remove_familiarity, summary
 from medsegr.imaging.resizing import resize_rgb
 from medsegr.model.checkpoint import load_checkpoint
 from medsegr.model.medsegr import MedSegR
+from medsegr.qa.schema import Conversation
 from medsegr.training.calibrate import kept_for_calibration
 from medsegr.training.foreign import foreign_picture
 from medsegr.training.images import Case
@@ -25,12 +28,12 @@ from medsegr.training.images import Case
 Rgb = NDArray[np.uint8]
 KEPT_SHARE = 0.15
 """Share of the training patients that only the limit is set on."""
-REFUSED = 0.005
-"""Share of their images that may be called foreign."""
+REFUSED = 0.01
+"""Share of their images that may be called foreign: one of a hundred looks like no other of its set."""
 ENOUGH = 40
 """Images without which no rule is fitted."""
-STRENGTH = 1e-3
-"""Inverse regularisation of the rule."""
+STRENGTH = 0.1
+"""Inverse regularisation of the rule; with 0.001 a third as many made-up pictures kept out of the fit lie beyond the limit."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,17 @@ class Fit:
     kept: int
     kept_refused: float
     foreign_refused: float
+
+
+def drawn_evenly(conversations: Sequence[Conversation], most: int, seed: int = 1) -> list[Conversation]:
+    """What is asked about `most` images: one of each set in turn, at random, as long as the set has any left."""
+    rng = random.Random(seed)
+    sets: dict[str, dict[str, None]] = {}
+    for conversation in conversations:
+        sets.setdefault(conversation.dataset, {})[conversation.image] = None
+    orders = [rng.sample(sorted(images), len(images)) for _, images in sorted(sets.items())]
+    chosen = set([image for turn in zip_longest(*orders) for image in turn if image is not None][:most])
+    return [c for c in conversations if c.image in chosen]
 
 
 def changed(rgb: Rgb, rng: np.random.Generator) -> Rgb:
@@ -69,9 +83,12 @@ def changed(rgb: Rgb, rng: np.random.Generator) -> Rgb:
 def features(model: MedSegR, pictures: Iterable[Rgb]) -> NDArray[np.float64]:
     """`summary` of each picture [H, W, 3], as [N, D]."""
     side = model.config.image_size
-    rows = [
-        summary(model.encode_image(torch.from_numpy(resize_rgb(p, side))[None]))[0].numpy() for p in pictures
-    ]
+    device = next(model.parameters()).device
+    rows = []
+    with torch.inference_mode():
+        for picture in pictures:
+            rgb = torch.from_numpy(resize_rgb(picture, side))[None].to(device)
+            rows.append(summary(model.encoder.trunk(model.normalise(rgb)))[0].numpy())
     return np.asarray(rows, dtype=np.float64)
 
 
@@ -91,7 +108,7 @@ def fit_rule(
 
 
 def fit_familiarity(model: MedSegR, cases: Sequence[Case], seed: int = 1) -> Fit | None:
-    """Fit the rule for `model` (in eval mode) on training images; two views of each, as many made-up pictures as images / 4. None
+    """Fit the rule for `model` (in eval mode) on training images; two views of each, half as many made-up pictures. None
     where fewer than `ENOUGH` images are there to fit on, or of patients kept out."""
     kept = [case.rgb for case in cases if kept_for_calibration(case, KEPT_SHARE)]
     used = [case.rgb for case in cases if not kept_for_calibration(case, KEPT_SHARE)]
@@ -99,7 +116,7 @@ def fit_familiarity(model: MedSegR, cases: Sequence[Case], seed: int = 1) -> Fit
         return None
     rng = np.random.default_rng(seed)
     side = model.config.image_size
-    made_up = features(model, (foreign_picture(rng, side) for _ in range(max(50, len(used) // 4))))
+    made_up = features(model, (foreign_picture(rng, side) for _ in range(max(50, len(used) // 2))))
     known = features(model, (view for rgb in used for view in (rgb, changed(rgb, rng))))
     own = features(model, kept)
     others = features(model, (changed(rgb, rng) for rgb in kept))
@@ -113,7 +130,7 @@ def fit_familiarity(model: MedSegR, cases: Sequence[Case], seed: int = 1) -> Fit
 
 def add_familiarity(directory: Path, cases: Sequence[Case], device: str = "cpu") -> Fit | None:
     """Fit the rule for the checkpoint in `directory` and write it there; a rule of other weights is removed."""
-    (directory / FILE).unlink(missing_ok=True)
+    remove_familiarity(directory)
     fit = fit_familiarity(load_checkpoint(directory, device).model, cases)
     if fit:
         fit.rule.save(directory)
