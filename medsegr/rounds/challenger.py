@@ -18,7 +18,7 @@ from medsegr.model.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.facts import Concept, load_knowledge, write_site_concepts
 from medsegr.rounds.denials import with_denials
-from medsegr.rounds.examples import SITE, Drawn, concept_of, training_case
+from medsegr.rounds.examples import SITE, Drawn, concept_of, named_again, training_case
 from medsegr.rounds.features import FeatureCase, encode
 from medsegr.rounds.finetune import FinetuneOptions, finetune
 from medsegr.rounds.replay import distilled, read_replay
@@ -27,6 +27,8 @@ from medsegr.training.start import question_encoder, with_targets
 
 MAX_REASONS = 40
 TRAINING_SHARE = 0.7
+NAMED_AGAIN = 2
+"""Further questions by name about each structure of a picture that ships to be remembered."""
 Report = Callable[[str, int, int], None]
 
 
@@ -84,8 +86,7 @@ def make_challenger(
         model = with_targets(model, (*known, *new)).to(options.device).eval()
         model.context.reasons = reasons
     _add_reasons(model, {name: concept_of(name, concepts) for one in drawn for name in one.masks})
-    replay = read_replay(champion)["replay"] if options.replay else []
-    replay = [replace(f, case=with_denials(f.case, concepts, known, options.seed)) for f in replay]
+    replay = _replay(champion, concepts, known, options.seed) if options.replay else []
     encoder = question_encoder(model.config)
 
     def step(done: int, total: int, losses: dict[str, float]) -> None:
@@ -102,6 +103,17 @@ def make_challenger(
         told_of = [concept_of(n, concepts) for n in taught if n not in shipped]
         _write(model, champion, out, told_of, corrected)
     return steps
+
+
+def _replay(
+    champion: Path, concepts: Mapping[str, Concept], known: Sequence[str], seed: int
+) -> list[FeatureCase]:
+    """What ships to be remembered, with questions about everything that it shows and about what it lacks."""
+    found = []
+    for feature in read_replay(champion)["replay"]:
+        case = named_again(feature.case, concepts, NAMED_AGAIN, seed)
+        found.append(replace(feature, case=with_denials(case, concepts, known, seed)))
+    return found
 
 
 def _features(

@@ -83,6 +83,27 @@ def training_case(drawn: Drawn, concepts: Mapping[str, Concept], side: int, seed
     )
 
 
+def named_again(case: Case, concepts: Mapping[str, Concept], wordings: int, seed: int) -> Case:
+    """The case with `wordings` more questions by name about every structure that it shows. What is kept of a training picture
+    asks about a few; of one with forty teeth, those that nobody asks about would be forgotten."""
+    first = next(iter(case.conversations), None)
+    if first is None:
+        return case
+    there, counts = np.unique(case.labels, return_counts=True)
+    pixels = dict(zip(there.tolist(), counts.tolist(), strict=True))
+    rng = random.Random(f"{seed}/{case.image}/names")
+    more = []
+    for name, values in sorted(case.values.items()):
+        if name not in concepts or sum(pixels.get(v, 0) for v in values) < MIN_PIXELS:
+            continue
+        concept, target = concepts[name], Target(name, name, case.image, tuple(values))
+        for n in range(wordings):
+            question = phrasing.explicit_question(rng, concept, _study(concept, first.modality))
+            turn = Turn(question, _answer(concept), (target,), "explicit")
+            more.append(replace(first, id=f"{first.id}_{name}_{n}", turns=(turn,)))
+    return replace(case, conversations=(*case.conversations, *more))
+
+
 def combined(
     masks: Mapping[str, NDArray[np.bool_]], side: int
 ) -> tuple[NDArray[np.uint8], dict[str, tuple[int, ...]]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import random
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +57,7 @@ class FinetuneOptions:
 
 
 class Pool:
-    """Draws pictures: every corrected structure equally often, then evenly among its pictures."""
+    """Draws structures, each equally often, then evenly among the pictures that show it; and what is asked about these."""
 
     def __init__(self, features: Sequence[FeatureCase], seed: int) -> None:
         self.rng = random.Random(seed)
@@ -66,14 +66,22 @@ class Pool:
             for name in sorted(one.case.present) or [""]:
                 self.groups[name].append(one)
         self.names = sorted(self.groups)
+        self._drawn: deque[str] = deque()
 
     def draw(self, count: int) -> list[FeatureCase]:
         """`count` pictures, some perhaps twice."""
-        return [self.rng.choice(self.groups[name]) for name in self.rng.choices(self.names, k=count)]
+        self._drawn = deque(self.rng.choices(self.names, k=count))
+        return [self.rng.choice(self.groups[name]) for name in self._drawn]
 
     def conversations(self, case: Case, sampling: Sampling) -> list[Conversation]:
-        """Some of what is asked about a picture."""
-        return self.rng.sample(list(case.conversations), min(sampling.conversations, len(case.conversations)))
+        """Some of what is asked about a picture; one is about the structure that it was drawn for. Asked in the order in which
+        the pictures were drawn."""
+        name = self._drawn.popleft() if self._drawn else ""
+        count = min(sampling.conversations, len(case.conversations))
+        about = [c for c in case.conversations if any(t.label == name for u in c.turns for t in u.targets)]
+        first = self.rng.sample(about, min(1, len(about), count))
+        rest = [c for c in case.conversations if c not in first]
+        return first + self.rng.sample(rest, count - len(first))
 
 
 def prepare(model: MedSegR, options: FinetuneOptions, n_known: int) -> list[nn.Parameter]:

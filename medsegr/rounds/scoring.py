@@ -25,11 +25,11 @@ from medsegr.qa import phrasing
 from medsegr.qa.facts import Concept
 from medsegr.qa.schema import Turn
 from medsegr.rounds.denials import denials
-from medsegr.rounds.examples import MIN_PIXELS, Drawn, concept_of
+from medsegr.rounds.examples import MIN_PIXELS, Drawn, concept_of, named_again
 from medsegr.rounds.features import FeatureCase
 from medsegr.rounds.gate import Scored
 
-PER_PICTURE = 3
+PER_PICTURE = 6
 """Questions by name about one regression picture."""
 ABSENT_PER_PICTURE = 3
 
@@ -111,7 +111,8 @@ def regression_questions(
     rng = random.Random(seed)
     found = []
     for latent in latents[: most or len(latents)]:
-        turns = [c.turns[0] for c in latent.case.conversations]
+        case = named_again(latent.case, concepts or {}, 1, seed)
+        turns = [c.turns[0] for c in case.conversations]
         by_label: dict[str, Turn] = {}
         for turn in turns:
             if turn.kind == "explicit" and len(turn.targets) == 1:

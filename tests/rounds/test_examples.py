@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from medsegr.qa.facts import Concept, load_knowledge
-from medsegr.rounds.examples import Drawn, combined, concept_of, training_case
+from medsegr.rounds.examples import Drawn, combined, concept_of, named_again, training_case
 
 SIDE = 64
 CONCEPTS = load_knowledge().concepts
@@ -107,3 +109,16 @@ def test_what_a_clinician_says_goes_beside_the_knowledge_base() -> None:
     assert told.synonyms == (*known.synonyms, "Papille") and told.location == known.location
     assert [fact.text for fact in told.facts[len(known.facts) :]] == ["is pale in glaucoma"]
     assert told.leak("Where is the Papille?") and known.leak("Where is the Papille?") is None
+
+
+def test_everything_that_a_remembered_picture_shows_is_asked_for_again() -> None:
+    case = training_case(_drawn(), CONCEPTS, SIDE, 1)
+    again = named_again(replace(case, conversations=case.conversations[:1]), CONCEPTS, 2, 1)
+    turns = [c.turns[0] for c in again.conversations[1:]]
+    assert sorted(t.targets[0].label for t in turns) == ["optic cup"] * 2 + ["optic disc"] * 2
+    for turn in turns:
+        label = turn.targets[0].label
+        assert CONCEPTS[label].leak(turn.question) and turn.targets[0].value == case.values[label]
+    assert len({c.id for c in again.conversations}) == 5
+    bare = replace(case, conversations=())
+    assert named_again(bare, CONCEPTS, 2, 1) == bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from medsegr.predictor import Predictor
 from medsegr.qa.facts import load_knowledge, plain_concept, site_concepts, write_site_concepts
 from medsegr.rounds.challenger import ChallengerOptions, make_challenger
 from medsegr.rounds.examples import Drawn, training_case
-from medsegr.rounds.features import encode
-from medsegr.rounds.finetune import FinetuneOptions, average_gradients, finetune, prepare
+from medsegr.rounds.features import FeatureCase, encode
+from medsegr.rounds.finetune import FinetuneOptions, Pool, average_gradients, finetune, prepare
 from medsegr.rounds.together import shared
+from medsegr.training.batches import Sampling
 from medsegr.training.start import with_targets
 
 SIDE = 64
@@ -200,3 +202,21 @@ def test_a_group_of_processes_sees_as_many_pictures_as_one_does(processes: int) 
     for name in ("images", "replay_images", "masks"):
         assert 0 <= processes * getattr(part, name) - getattr(whole, name) < processes
     assert part.steps == 40 and shared(FinetuneOptions(replay_images=0), processes).replay_images == 0
+
+
+def test_a_pool_asks_about_the_structure_that_it_drew() -> None:
+    masks = {}
+    for n, name in enumerate(("liver", "spleen", "stomach")):
+        masks[name] = np.zeros((SIDE, SIDE), np.bool_)
+        masks[name][8:56, 20 * n : 20 * n + 16] = True
+    drawn = Drawn("d", "p", "CT", np.zeros((SIDE, SIDE, 3), np.uint8), masks)
+    case = training_case(drawn, CONCEPTS, SIDE, 1)
+    pool = Pool([FeatureCase(case, torch.from_numpy(case.labels), None)], 1)  # type: ignore[arg-type]
+    sampling = Sampling(conversations=3)
+    asked: Counter[str] = Counter()
+    for _ in range(40):
+        for one in pool.draw(3):
+            chosen = pool.conversations(one.case, sampling)
+            assert len({c.id for c in chosen}) == 3
+            asked.update(t.label for t in chosen[0].turns[0].targets[:1])
+    assert min(asked[name] for name in masks) >= 20
