@@ -23,12 +23,12 @@ from lib.activelearning.choosing import strategies
 from lib.configs.medsegr import MedSegRConfig
 from lib.datastore.dicom import DicomDatastore
 from lib.datastore.label_files import LabelFiles
+from lib.datastore.local import FolderDatastore
 from lib.dicomweb import is_dicom, open_archive
 from lib.images import Images
 from lib.listening import listening
 from lib.routes import install
 from monailabel.config import settings
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -138,7 +138,7 @@ class MedSegRApp(MONAILabelApp):  # type: ignore[misc]
             return DicomDatastore(self.archive, cache, LabelFiles(self.state / "labels"), store_seg)
         asked = settings.MONAI_LABEL_DATASTORE_FILE_EXT
         stock = type(settings).model_fields["MONAI_LABEL_DATASTORE_FILE_EXT"].default
-        return LocalDatastore(
+        return FolderDatastore(
             self.studies,
             extensions=list(IMAGE_TYPES) if asked == stock else asked,
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,

@@ -37,6 +37,24 @@ def end_tree(pid: int) -> None:
     psutil.wait_procs(alive, timeout=GRACE_S)
 
 
+def own_name() -> str:
+    """This process, told apart from others that had or will have its number: `pid start host`."""
+    return f"{os.getpid()} {psutil.Process().create_time():.2f} {socket.gethostname()}"
+
+
+def alive(name: str) -> bool:
+    """Whether the process of this name runs. Of another machine's nothing is known: it counts as alive."""
+    pid, start, host = name.split(" ", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() - float(start)) < SAME_S
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
 def owner_pid(owner: str) -> int | None:
     """The process "pid start host" of this machine, unless it is this one, which only queued the round."""
     pid, start, host = owner.split(" ", 2)

@@ -4,27 +4,23 @@ whose process is gone has failed, and says so.
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psutil
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from medsegr.rounds.audit import append
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
+from medsegr.rounds.processes import alive, own_name
 from medsegr.rounds.tables import RoundRow, RoundStatus
 
 __all__ = ["Round", "RoundLog", "RoundStatus"]
 
 OPEN = (RoundStatus.QUEUED, RoundStatus.RUNNING)
 STOPPED = "The process that ran this round stopped before it was done."
-CLOCK_S = 5.0
-"""A process' start may be told that much apart, after the clock was set."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class RoundLog:
                 status=RoundStatus.QUEUED.value,
                 trigger=trigger,
                 editor=editor,
-                owner=_owner(),
+                owner=own_name(),
                 options=options or {},
                 data={},
                 progress={},
@@ -86,6 +82,22 @@ class RoundLog:
             append(session, editor, "round", str(row.id), {"trigger": trigger, "options": row.options})
             return _round(row)
 
+    def reopen(self, round_id: int) -> Round:
+        """Queue a round that failed once more, so that none takes its place until its process has begun; raises `StoreError`
+        for one that has not failed, or while another one is open.
+        """
+        with self.database.writing() as session:
+            row = _row(session, round_id)
+            if row.status != RoundStatus.FAILED:
+                raise StoreError(
+                    f"Round {round_id} is {row.status}; only one that failed can be taken up again."
+                )
+            if (other := _open(session)) is not None:
+                raise StoreError(f"Round {other.id} is {other.status}; wait for it, or cancel it first.")
+            row.status, row.owner = RoundStatus.QUEUED.value, own_name()
+            row.started, row.finished, row.error = None, None, None
+            return _round(row)
+
     def start(self, round_id: int, champion: str | None = None) -> Round:
         """This process runs the round from now on. A round that failed may be taken up again; raises `StoreError` for one
         that has ended otherwise, that a living process runs, or while another one is open.
@@ -94,12 +106,12 @@ class RoundLog:
             row = _row(session, round_id)
             if RoundStatus(row.status) not in (*OPEN, RoundStatus.FAILED):
                 raise StoreError(f"Round {round_id} is {row.status}; only an open or failed one can be run.")
-            if row.status == RoundStatus.RUNNING and row.owner != _owner() and _alive(row.owner):
+            if row.status == RoundStatus.RUNNING and row.owner != own_name() and alive(row.owner):
                 raise StoreError(f"Round {round_id} is run by another process; wait for it, or cancel it.")
             other = _open(session)
             if other is not None and other.id != round_id:
                 raise StoreError(f"Round {other.id} is {other.status}; wait for it, or cancel it first.")
-            row.status, row.owner = RoundStatus.RUNNING.value, _owner()
+            row.status, row.owner = RoundStatus.RUNNING.value, own_name()
             row.started, row.finished, row.error = now(), None, None
             row.champion = champion or row.champion
             return _round(row)
@@ -150,7 +162,7 @@ class RoundLog:
             noted = (
                 row.status == RoundStatus.FAILED and row.error == STOPPED
             )  # by `close_orphans`, which knows less
-            elsewhere = row.status == RoundStatus.RUNNING and _alive(row.owner)
+            elsewhere = row.status == RoundStatus.RUNNING and alive(row.owner)
             if not noted and (RoundStatus(row.status) not in OPEN or elsewhere):
                 return None
             row.error = error
@@ -190,11 +202,11 @@ class RoundLog:
         """Rounds that a process which is gone left open have failed: say so."""
         with self.database.session() as session:
             row = _open(session)
-            if row is None or _alive(row.owner):
+            if row is None or alive(row.owner):
                 return
         with self.database.writing() as session:
             row = _open(session)
-            if row is not None and not _alive(row.owner):
+            if row is not None and not alive(row.owner):
                 row.status, row.finished, row.error = RoundStatus.FAILED.value, now(), STOPPED
                 append(session, row.editor, "round_end", str(row.id), {"status": row.status})
 
@@ -216,24 +228,6 @@ def _running(session: Session, round_id: int) -> RoundRow:
 def _open(session: Session) -> RoundRow | None:
     query = select(RoundRow).where(RoundRow.status.in_([status.value for status in OPEN]))
     return session.scalars(query.order_by(RoundRow.id).limit(1)).first()
-
-
-def _owner() -> str:
-    """This process, told apart from others that had or will have its number: `pid start host`."""
-    return f"{os.getpid()} {psutil.Process().create_time():.2f} {socket.gethostname()}"
-
-
-def _alive(owner: str) -> bool:
-    """Whether that process runs. Of another machine's nothing is known: such a round ends when it is cancelled."""
-    pid, start, host = owner.split(" ", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(start)) < CLOCK_S
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
 
 
 def _seconds_since(created: str) -> float:

@@ -86,13 +86,14 @@ class RoundStarter:
 
     def go_on(self, round_id: int) -> Round:
         """Take up a round that was interrupted or has failed, with the data that it froze; raises `StoreError`."""
-        found = self.log.get(round_id)
-        if found.status is not RoundStatus.FAILED:
-            raise StoreError(
-                f"Round {round_id} is {found.status}; only one that failed can be taken up again."
-            )
-        self._spawn(round_id)
-        return found
+        failed = self.log.get(round_id)
+        queued = self.log.reopen(round_id)
+        try:
+            self._spawn(round_id)
+        except (OSError, StoreError):
+            self.log.abandon(round_id, failed.error or STOPPED)
+            raise
+        return queued
 
     def printed(self, round_id: int) -> Path:
         """The file with what the process of this round printed."""

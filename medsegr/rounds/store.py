@@ -7,7 +7,6 @@ not quote it.
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlalchemy import select, update
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.mask_files import PackedMasks, StoredMask
+from medsegr.rounds.processes import alive, own_name
 from medsegr.rounds.tables import TurnRow, TurnStatus
 
 __all__ = ["NewTurn", "StoreError", "StoredMask", "Turn", "TurnStatus", "TurnStore"]
@@ -66,7 +66,7 @@ class TurnStore:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self.folder = folder
         self.database = Database(folder, url)
-        self._owner = f"{os.getpid()}-{uuid.uuid4().hex}"
+        self._owner = f"{own_name()} {uuid.uuid4().hex}"
         self._close_orphans()
 
     def add(self, new: NewTurn) -> str:
@@ -201,19 +201,10 @@ class TurnStore:
 
 
 def _alive(owner: str) -> bool:
-    """Whether the process `pid-token` runs. Our own id with another token is an earlier life of the same
-    number.
-    """
-    pid = int(owner.split("-")[0])
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    """Whether the process `pid start host token` runs. Our own name with another token is an earlier life of this process, and an
+    owner of another form an earlier version's."""
+    name, _, _ = owner.rpartition(" ")
+    return name.count(" ") == 2 and name != own_name() and alive(name)
 
 
 def _turn(row: TurnRow) -> Turn:

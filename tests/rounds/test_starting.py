@@ -18,6 +18,7 @@ from state_rows import Place
 
 from medsegr.rounds import starting
 from medsegr.rounds.database import Database
+from medsegr.rounds.errors import StoreError
 from medsegr.rounds.rounds_log import STOPPED, Round, RoundStatus
 from medsegr.rounds.runner import CHALLENGER
 from medsegr.rounds.starting import RoundStarter
@@ -120,7 +121,7 @@ def test_a_round_that_goes_on_has_all_its_minutes_again(start: Start) -> None:
     long_ago = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
     values(starter.database, started=long_ago, status=RoundStatus.FAILED.value, error=STOPPED)
     assert starter.resume() is not None
-    until(lambda: starter.log.get(queued.id).open)
+    until(lambda: starter.log.get(queued.id).status is RoundStatus.RUNNING)
     starter.reap()
     going = starter.log.get(queued.id)
     assert going.status is RoundStatus.RUNNING and going.started is not None and going.started > long_ago
@@ -140,6 +141,16 @@ def test_a_round_whose_process_is_killed_goes_on_but_not_again_and_again(
         assert ended.error == "The round's process was ended by signal 9."
         assert "challenger" not in left(starter) and "challenger.state" not in left(starter)
         assert start().resume() is None  # nor by the next server
+
+
+def test_no_other_round_takes_the_place_of_one_that_goes_on(start: Start) -> None:
+    starter = start()
+    begun = begin(starter, "killed once")
+    until(lambda: starter._children[begun.id].poll() is not None)
+    starter.reap()  # its next process has only just been started
+    with pytest.raises(StoreError, match="wait for it"):
+        begin(starter, "other")
+    assert starter.wait(begun.id).status is RoundStatus.REFUSED
 
 
 def test_a_killed_round_goes_on_also_where_somebody_looked_first(start: Start) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from state_rows import Place
 
@@ -120,13 +122,21 @@ def test_a_crash_while_masks_are_written_leaves_no_file_and_an_open_turn(
 
 def test_questions_left_open_by_a_dead_server_are_failed_at_the_next_start(tmp_path: Path) -> None:
     store = TurnStore(tmp_path)
-    lost, foreign = store.add(NewTurn("a", "?")), store.add(NewTurn("a", "?"))
+    lost, foreign, reused, old = (store.add(NewTurn("a", "?")) for _ in range(4))
     store.dispose()
     with sqlite3.connect(tmp_path / "medsegr.sqlite") as raw:
-        raw.execute("update turns set owner = ? where id = ?", (f"{os.getppid()}-x", foreign))
+        parent, host = psutil.Process(os.getppid()), socket.gethostname()
+        for turn, owner in (
+            (foreign, f"{parent.pid} {parent.create_time():.2f} {host} x"),
+            (reused, f"{parent.pid} {parent.create_time() - 900:.2f} {host} x"),
+            (old, f"{parent.pid}-x"),
+        ):
+            raw.execute("update turns set owner = ? where id = ?", (owner, turn))
     again = TurnStore(tmp_path)
     assert again.get(lost).status is TurnStatus.FAILED and "stopped" in (again.get(lost).error or "")
     assert again.get(foreign).status is TurnStatus.QUEUED  # that process is alive
+    assert again.get(reused).status is TurnStatus.FAILED  # its number went to another one
+    assert again.get(old).status is TurnStatus.FAILED  # of an earlier version
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
