@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from medsegr.rounds.errors import StoreError
 from medsegr.rounds.examples import concept_of
 from medsegr.rounds.gate import Decision, GateConfig, decide, too_few
 from medsegr.rounds.labels import LabelList
+from medsegr.rounds.launching import TORCHRUN_VARIABLE, train_together
 from medsegr.rounds.registry import Registry, Version
 from medsegr.rounds.replay import read_replay
 from medsegr.rounds.report import write_report
@@ -169,8 +169,8 @@ def _run(
     made = registry.of_round(this.id) if same else None
     if made is None:
         processes = int(this.options.get("processes", 1))
-        if processes > 1:
-            _train_in_several(database, this, champion, work, processes)
+        if processes > 1 or os.environ.get(TORCHRUN_VARIABLE):
+            train_together(database, this.id, champion.directory, work, processes)
         else:
 
             def on_losses(step: int, losses: Mapping[str, float]) -> None:
@@ -258,18 +258,6 @@ def _refresh_golden(directory: Path) -> None:
     predictor = Predictor.from_pretrained(directory)
     if ask_golden(predictor, golden) < golden.min_dice:
         write_golden(directory, predictor, golden.image.pixels, golden.question)
-
-
-def _train_in_several(database: Database, this: Round, champion: Version, work: Path, processes: int) -> None:
-    """The same training under `torchrun` on this machine; raises `MedSegRError` if it fails."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-        "-m", "medsegr.rounds.together", f"--state={database.folder}", f"--round={this.id}",
-        f"--champion={champion.directory}", f"--out={work}",
-    ]  # fmt: skip
-    environment = {**os.environ, "MEDSEGR_DATABASE": database.url.render_as_string(hide_password=False)}
-    if subprocess.run(command, env=environment, check=False).returncode:
-        raise MedSegRError(f"Training in {processes} processes failed; the log says where.")
 
 
 def _record(decision: Decision, tracker: Tracker) -> None:
