@@ -61,6 +61,9 @@ class Answer:
     labels: tuple[str, ...]
 
 
+BREATH_S = 2.0
+
+
 @dataclass
 class Accepted:
     """What the server said yes to; only the clinic's thread adds."""
@@ -170,6 +173,14 @@ class Clinic:
             except requests.RequestException:
                 self.failed[wanted or "anything"] += 1
                 time.sleep(0.2)
+            if wanted is None:
+                self._breathe()
+
+    def _breathe(self) -> None:
+        """Between two questions that nobody waits for: who asks without a pause leaves a round, which gives way, no processor."""
+        end = time.monotonic() + BREATH_S
+        while self.wanted is None and not self._paused and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _step(self, wanted: Phase | None) -> None:
         if wanted is Phase.PROMOTION:

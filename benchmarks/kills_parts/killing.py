@@ -99,9 +99,9 @@ class Killer:
             if time.monotonic() > end:
                 raise MedSegRError(f"A round does not end within {PATIENCE_S:.0f} s on this machine.")
         self._round_s, self._last_s = time.monotonic() - began, time.monotonic() - last
-        status = self.clinic.get("/medsegr/rounds")[-1]
-        if status["status"] != RoundStatus.ADOPTED:
-            raise MedSegRError(f"The first round was to be adopted, but: {status['sentence']}")
+        ended = self.clinic.get("/medsegr/rounds")[-1]
+        if ended["status"] != RoundStatus.ADOPTED and "in charge" not in ended["sentence"]:
+            raise MedSegRError(f"The first round was to be adopted, but: {ended['sentence']}")
 
     @property
     def round_s(self) -> tuple[float, float]:

@@ -145,7 +145,7 @@ class LocalSite:
         status = run_round(self.state, queued.id, self.checkpoint)
         seconds = time.monotonic() - began
         ended = self.log.get(queued.id)
-        sentence = str(ended.decision.get("sentence") or ended.error or "")
+        sentence = str(ended.error or ended.decision.get("sentence") or "")
         version, _ = self.in_charge()
         return RoundResult(
             queued.id, status.value, sentence, seconds, version, ended.challenger, ended.decision

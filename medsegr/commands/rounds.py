@@ -97,4 +97,4 @@ def _log(state: Path, database: str | None) -> Any:
 
 
 def _said(round_: Round) -> str:
-    return str(round_.decision.get("sentence") or round_.error or "")
+    return str(round_.error or round_.decision.get("sentence") or "")

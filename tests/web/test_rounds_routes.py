@@ -424,3 +424,15 @@ def test_from_a_round_to_an_answer_and_back_with_a_real_process(
         assert outcome.params["model_version"] == "base-1"
     finally:
         built.worker.close()
+
+
+def test_what_kept_an_adopted_version_from_taking_charge_is_said() -> None:
+    from types import SimpleNamespace
+
+    from medsegr.web.loop import sentence_of
+
+    decision = {"sentence": "Adopted: the Dice of the liver rises."}
+    adopted = SimpleNamespace(id=3, error=None, decision=decision, progress={}, open=False)
+    assert sentence_of(adopted) == "Adopted: the Dice of the liver rises."  # type: ignore[arg-type]
+    late = SimpleNamespace(**{**vars(adopted), "error": "Another version took charge meanwhile."})
+    assert sentence_of(late) == "Another version took charge meanwhile."  # type: ignore[arg-type]
