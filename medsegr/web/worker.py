@@ -296,11 +296,12 @@ class ModelWorker:
                 if self._waiting:
                     return True
                 following, model = self._next is not None, self._model
-                idle_death = self._state is WorkerState.READY and model is not None and not model.alive
+                died = self._state is WorkerState.READY and model is not None and not model.alive
+                died = died or self._state is WorkerState.STOPPED  # while it was answering
             if following:
                 self._adopt()
-            elif idle_death:
-                logger.warning("The model's process stopped while idle; starting a new one.")
+            elif died:
+                logger.warning("The model's process stopped; starting a new one.")
                 self._ensure_ready()
 
     def _take(self) -> _Ticket | None:

@@ -123,6 +123,15 @@ def test_death_fails_the_running_question_only(make_worker: Make, studies: Path)
     assert next_one.end().kind is EventKind.DONE
 
 
+def test_after_a_death_the_model_comes_back_without_being_asked(make_worker: Make, studies: Path) -> None:
+    worker = make_worker()
+    assert Heard(worker, "a", studies / "pic.png", "die").end().data["kind"] == "died"
+    end = time.monotonic() + 60
+    while worker.state is not WorkerState.READY and time.monotonic() < end:
+        time.sleep(0.05)
+    assert worker.state is WorkerState.READY and worker.pid is not None
+
+
 def test_an_idle_death_is_noticed(make_worker: Make, studies: Path) -> None:
     worker = make_worker()
     Heard(worker, "a", studies / "pic.png", "liver").end()
