@@ -138,7 +138,8 @@ def _run(
 ) -> tuple[Decision, Version | None]:
     """The decision and, if it is adopted, the registered challenger."""
     store, progress = CaseStore(database), Progress(log, this.id)
-    frozen = freeze(store, spelling(database, champion.targets), this.data)
+    learnt = log.get(champion.round_id).data.get("train", []) if champion.round_id else []
+    frozen = freeze(store, spelling(database, champion.targets), this.data, learnt)
     if not frozen.train:
         raise MedSegRError("There is no correction to train on yet; correct some answers first.")
     folder = database.paths.rounds / str(this.id)
@@ -205,10 +206,16 @@ def _run(
     return decision, made
 
 
-def freeze(store: CaseStore, names: Mapping[str, str], data: Mapping[str, Any] | None = None) -> Frozen:
+def freeze(
+    store: CaseStore,
+    names: Mapping[str, str],
+    data: Mapping[str, Any] | None = None,
+    learnt: Sequence[str] = (),
+) -> Frozen:
     """The corrections that count now, by split; of those only the ones that `data` names, where a round is taken up again.
     `names` spells labels, see `usable`. No image that validates or is kept for tests trains, whatever the ledger says of its
-    patient."""
+    patient. What the round must gain on is what is new: structures of corrections that are not among the ids `learnt`, which the
+    champion was trained on, or of all where none is new."""
     said = said_of_turns(store.database)
     apart = [store.cases(split, include_withdrawn=True) for split in (Split.VAL, Split.TEST)]
     held = {case.correction.image_id for cases in apart for case in cases}
@@ -222,7 +229,8 @@ def freeze(store: CaseStore, names: Mapping[str, str], data: Mapping[str, Any] |
             cases = [case for case in cases if case.correction.id in named]
         sides.append(tuple(usable(readable(store, cases), names, said)))
     train, val = sides
-    return Frozen(train, val, corrected_labels(train))
+    new = [used for used in train if used.case.correction.id not in set(learnt)]
+    return Frozen(train, val, corrected_labels(new or train))
 
 
 def spelling(database: Database, targets: Sequence[str]) -> dict[str, str]:

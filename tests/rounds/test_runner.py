@@ -46,7 +46,7 @@ def database(tmp_path: Path) -> Database:
     return Database(tmp_path / "state")
 
 
-def _correct(database: Database, patient: int) -> Split:
+def _correct(database: Database, patient: int, label: str = NEW) -> Split:
     """Store a correction of a bright square, drawn where the model had nothing; returns its patient's split."""
     rng = np.random.default_rng(patient)
     mask = np.zeros((SIDE, SIDE), np.bool_)
@@ -54,12 +54,12 @@ def _correct(database: Database, patient: int) -> Split:
     mask[row : row + 22, column : column + 22] = True
     rgb = rng.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
     rgb[mask] += 150
-    finding = NewFinding(None, NEW, np.packbits(mask).tobytes(), int(mask.sum()))
+    finding = NewFinding(None, label, np.packbits(mask).tobytes(), int(mask.sum()))
     stored = CorrectionStore(database).add(
         NewCorrection(f"img{patient}", "ann", Verdict.EDITED, Origin.PANEL, (finding,), mask.shape, {})
     )
     slices = TrainingSlices(rgb[None], mask[None, None], np.zeros(1, np.int64))
-    CaseStore(database).add(stored.id, f"p{patient}", "image", NEW, "CT", slices)
+    CaseStore(database).add(stored.id, f"p{patient}", "image", label, "CT", slices)
     split = Ledger(database).split_of(f"p{patient}")
     assert split is not None
     return split
@@ -115,6 +115,22 @@ def test_a_round_that_teaches_is_adopted_and_one_that_does_not_is_refused(
     page = (database.paths.rounds / str(adopted.id) / "page.html").read_text(encoding="utf-8")
     assert "Adopted" in page and NEW in page
     assert registry.verify(current.name) is None
+
+
+def test_a_round_is_judged_by_what_is_new_to_the_champion(database: Database) -> None:
+    for n in range(4):
+        _correct(database, n)
+    store = CaseStore(database)
+    first = runner.freeze(store, {})
+    assert first.corrected == (NEW,)
+    learnt = [used.case.correction.id for used in first.train]
+    assert runner.freeze(store, {}, None, learnt).corrected == (NEW,)  # nothing new: by all
+    n = 4
+    while _correct(database, n, "gallstone") is not Split.TRAIN:
+        n += 1
+    assert set(runner.freeze(store, {}).corrected) == {NEW, "gallstone"}
+    later = runner.freeze(store, {}, None, learnt)
+    assert later.corrected == ("gallstone",) and len(later.train) == len(first.train) + 1
 
 
 def test_a_killed_round_is_taken_up_again(
