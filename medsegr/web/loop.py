@@ -222,7 +222,8 @@ def brief(round_: Round) -> dict[str, Any]:
 
 
 def sentence_of(round_: Round) -> str:
-    """How a round ended, or how far it is, in one sentence. What kept a version from taking charge goes before the gate's word."""
+    """How a round ended, or how far it is, in one sentence. What kept a version from taking charge goes before the gate's
+    word."""
     said = round_.error or round_.decision.get("sentence")
     if said:
         return str(said)
