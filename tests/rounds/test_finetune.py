@@ -58,7 +58,7 @@ def test_a_round_teaches_a_new_structure_and_keeps_the_champion(champion: Path, 
         distil=False,
         # the tiny language model is a random one: a LoRA on it has nothing to build on
         finetune=FinetuneOptions(
-            steps=90, minutes=0, learning_rate=5e-3, images=4, masks=8, bf16=False, full=True
+            steps=90, minutes=0, learning_rate=5e-3, images=4, masks=8, bf16=False, full=True, blend=1.0
         ),
     )
     phases: list[str] = []
@@ -127,6 +127,25 @@ def test_rows_of_known_structures_and_the_convolutions_stay(tiny: MedSegR) -> No
     gradient = wider.encoder.overview.names.weight.grad
     assert gradient is not None
     assert not gradient[:2].any() and gradient[2].any()
+
+
+def test_weights_go_a_part_of_the_way_and_new_rows_all_of_it(champion: Path, tmp_path: Path) -> None:
+    found = {}
+    for blend in (0.0, 0.5, 1.0):
+        options = ChallengerOptions(
+            variants=1, distil=False,
+            finetune=FinetuneOptions(steps=4, minutes=0, images=2, masks=4, bf16=False, blend=blend),
+        )  # fmt: skip
+        make_challenger(champion, _drawn(2), CONCEPTS, tmp_path / str(blend), options)
+        found[blend] = dict(load_checkpoint(tmp_path / str(blend), "cpu").model.named_parameters())
+    moved = "grounding.decoder"
+    names = [n for n in found[1.0] if n.startswith(moved) and not torch.equal(found[0.0][n], found[1.0][n])]
+    assert names
+    for name in names:
+        middle = (found[0.0][name] + found[1.0][name]) / 2
+        assert torch.allclose(found[0.5][name], middle, atol=2e-3), name  # stored in half precision
+    table = "encoder.overview.names.weight"
+    assert torch.equal(found[0.0][table], found[1.0][table])
 
 
 def _average(rank: int, folder: str) -> None:

@@ -23,7 +23,7 @@ SIDE = 64
 NEW = "liver cyst"
 FAST = {
     "steps": 150, "minutes": 0, "learning_rate": 5e-3, "images": 4, "masks": 8, "variants": 1, "bf16": False, "full": True,
-    "distil": False, "regression": False,
+    "distil": False, "regression": False, "blend": 1.0,
 }  # fmt: skip
 
 
