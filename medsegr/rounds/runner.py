@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +174,8 @@ def _run(
         if processes > 1 or os.environ.get(TORCHRUN_VARIABLE):
             train_together(database, this.id, champion.directory, work, processes)
         else:
-
-            def on_losses(step: int, losses: Mapping[str, float]) -> None:
-                for name, value in losses.items():
-                    tracker.metric(name, value, step)
-
-            make_challenger(champion.directory, drawn, concepts, work, options, progress, on_losses)
+            losses = partial(_record_losses, tracker)
+            make_challenger(champion.directory, drawn, concepts, work, options, progress, losses)
     directory = made.directory if made else work
     asked += regression_questions(
         read_replay(champion.directory)["regression"],
@@ -266,6 +263,11 @@ def _refresh_golden(directory: Path) -> None:
     predictor = Predictor.from_pretrained(directory)
     if ask_golden(predictor, golden) < golden.min_dice:
         write_golden(directory, predictor, golden.image.pixels, golden.question)
+
+
+def _record_losses(tracker: Tracker, step: int, losses: Mapping[str, float]) -> None:
+    for name, value in losses.items():
+        tracker.metric(name, value, step)
 
 
 def _record(decision: Decision, tracker: Tracker) -> None:
