@@ -37,6 +37,7 @@ from medsegr.model.presets import ModelConfig
 from medsegr.model.question import SentenceEncoder
 from medsegr.model.tokens import plain
 from medsegr.qa.facts import load_knowledge, plain_concept, site_concepts
+from medsegr.qa.mentions import mentioned
 from medsegr.reasons import Reasons, sayable
 from medsegr.reply import Finding, Reply, undrawn_phrases
 from medsegr.untrained import AskedNames, NameFinder, refusal_text
@@ -151,7 +152,7 @@ class Answerer:
         reasons = self._reasons.said if names.trained else self._reasons.to(question)
         if not likely or not question.strip():
             return Limits(reasons=reasons)
-        named = [c.name for c in self.knowledge if c.leak(question)]
+        named = list(dict.fromkeys([*mentioned(question, self.knowledge), *names.trained]))
         phrases = tuple(dict.fromkeys([*likely, *named]))
         if named and names.trained:
             decided, sure = self._denial(prepared, names)

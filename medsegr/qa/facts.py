@@ -124,6 +124,10 @@ class Concept:
         found = self._give_away_pattern.search(text)
         return found.group(0) if found else None
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where give-away words stand in `text`: first character and the one after the last."""
+        return [found.span() for found in self._give_away_pattern.finditer(text)]
+
 
 @dataclass(frozen=True)
 class KnowledgeBase:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from medsegr.qa.facts import Concept
+from medsegr.qa.mentions import mentioned
 from medsegr.rounds.cases import Case, CaseStore, TrainingSlices
 from medsegr.rounds.corrections import Correction, Origin, Verdict
 from medsegr.rounds.database import Database
@@ -145,7 +146,7 @@ def _asked(case: Case, labels: Sequence[str], concepts: Mapping[str, Concept]) -
     """The structures that the clinician's question asked for: those that it names, else the only one that there is."""
     if not case.question.strip():
         return ()
-    named = tuple(label for label in labels if concept_of(label, concepts).leak(case.question))
+    named = mentioned(case.question, (concept_of(label, concepts) for label in labels))
     return named or (tuple(labels) if len(labels) == 1 else ())
 
 
