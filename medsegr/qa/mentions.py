@@ -1,4 +1,4 @@
-"""Which structures a text means by a name: a "white blood cell nucleus" is no white blood cell, a "brain tumour" none of the breast."""
+"""Which structures a text means by a name: a "white blood cell nucleus" is no white blood cell, a "brain tumour" no "tumour"."""
 
 from __future__ import annotations
 

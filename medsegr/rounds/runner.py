@@ -29,6 +29,7 @@ from medsegr.qa.facts import Concept, load_knowledge, site_concepts
 from medsegr.rounds.cases import CaseStore
 from medsegr.rounds.challenger import ChallengerOptions, make_challenger
 from medsegr.rounds.collect import Usable, corrected_labels, pictures, readable, said_of_turns, usable
+from medsegr.rounds.contradictions import contradiction
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.examples import concept_of
@@ -161,10 +162,13 @@ def _run(
     drawn = pictures(store, frozen.train, concepts)
     gate = GateConfig(**{k: v for k, v in this.options.items() if k in GateConfig.__dataclass_fields__})
     side = read_config(champion.directory).image_size
-    asked = case_questions(pictures(store, frozen.val, concepts), concepts, side, options.seed)
+    validating = pictures(store, frozen.val, concepts)
+    asked = case_questions(validating, concepts, side, options.seed)
     open_gate = this.options.get("gate") is False  # for experiments: what would happen without a gate
-    early = None if open_gate else too_few(validation_patients(asked), frozen.corrected, gate)
-    if early:
+    early = too_few(validation_patients(asked), frozen.corrected, gate) or contradiction(
+        [*drawn, *validating]
+    )
+    if early and not open_gate:
         _record(early, tracker)
         write_report(folder, this, champion.name, None, early, [], [], [], log)
         return early, None

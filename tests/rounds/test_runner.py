@@ -46,14 +46,16 @@ def database(tmp_path: Path) -> Database:
     return Database(tmp_path / "state")
 
 
-def _correct(database: Database, patient: int, label: str = NEW) -> Split:
-    """Store a correction of a bright square, drawn where the model had nothing; returns its patient's split."""
+def _correct(database: Database, patient: int, label: str = NEW, size: int = 22) -> Split:
+    """Store a correction of a bright square, or of a corner of it, drawn where the model had nothing; returns its patient's
+    split."""
     rng = np.random.default_rng(patient)
     mask = np.zeros((SIDE, SIDE), np.bool_)
     row, column = rng.integers(4, 36, 2)
     mask[row : row + 22, column : column + 22] = True
     rgb = rng.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
     rgb[mask] += 150
+    mask[row + size :] = mask[:, column + size :] = False
     finding = NewFinding(None, label, np.packbits(mask).tobytes(), int(mask.sum()))
     stored = CorrectionStore(database).add(
         NewCorrection(f"img{patient}", "ann", Verdict.EDITED, Origin.PANEL, (finding,), mask.shape, {})
@@ -90,6 +92,22 @@ def test_a_round_is_collecting_until_there_are_validation_patients(
     assert not ended.progress  # nothing is trained that could not be judged
     page = database.paths.rounds / str(ended.id) / "page.html"
     assert "more validation patient" in page.read_text(encoding="utf-8")
+    assert Registry(database, champion).current().name == "tiny-1"
+
+
+def test_corrections_that_contradict_one_another_train_nothing(database: Database, champion: Path) -> None:
+    splits = []
+    for n in range(13):
+        sizes = (12, 22) if n % 2 else (22, 12)
+        splits += [
+            _correct(database, n, label, size) for label, size in zip(("cup", NEW), sizes, strict=True)
+        ]
+    assert splits.count(Split.VAL) >= 6
+    ended = _run(database, champion, steps=1)
+    assert ended.status is RoundStatus.REFUSED and "contradict" in ended.decision["sentence"]
+    assert not ended.progress and ended.challenger is None
+    page = database.paths.rounds / str(ended.id) / "page.html"
+    assert "contradict one another" in page.read_text(encoding="utf-8")
     assert Registry(database, champion).current().name == "tiny-1"
 
 
