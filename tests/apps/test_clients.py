@@ -177,7 +177,9 @@ def test_the_viewer_and_stock_routes_still_work(server: Server) -> None:
     assert "<html" in server.get("/ohif/").text.lower()
     assert server.get("/ohif/app-config.js").status_code == 200
     assert set(server.get("/datastore/?output=all").json()["objects"]) == STUDIES
-    chosen = server.post("/activelearning/random", json={})  # nothing, where other tests have just opened all images
+    chosen = server.post(
+        "/activelearning/random", json={}
+    )  # nothing, where other tests have just opened all images
     assert chosen.status_code == 200 and (not chosen.json() or chosen.json()["id"] in STUDIES)
     unknown = server.post("/activelearning/nonsense", json={})
     assert unknown.status_code == 400 and "nonsense" in unknown.json()["detail"]
