@@ -88,13 +88,7 @@ class MedSegR(nn.Module):
         text = self.context.text_loss(hidden, batch.packed)
         losses = {"text": text, **_overview_loss(features, batch.present)}
         if batch.decode_query.numel():
-            offset = 0 if self.config.seg_state == "token" else 1
-            column = batch.seg_column - offset
-            if self.config.grounding_head == "cross_attention":
-                states = contexts(read, batch.packed.segment, batch.seg_row, column)
-            else:
-                states = hidden[batch.seg_row, column]
-            prompts = self.grounding.project(states)
+            prompts = self._prompts(features, read, batch)
             masks = self.grounding.decode(
                 features, batch.decode_image, prompts[batch.decode_query], batch.points, batch.point_labels
             )
@@ -108,6 +102,21 @@ class MedSegR(nn.Module):
                 losses["names"] = F.mse_loss(own.float(), names[batch.seg_target[named]].float())
         losses["loss"] = weights.total(losses)
         return losses
+
+    def prompts(self, features: ImageFeatures, batch: Batch) -> Tensor:
+        """[N, prompt_tokens * G]: what each `[SEG]` of a batch's answers asks the grounding for."""
+        return self._prompts(
+            features, self.context.read(features.context, batch.packed, batch.question_states), batch
+        )
+
+    def _prompts(self, features: ImageFeatures, read: Tensor, batch: Batch) -> Tensor:
+        column = batch.seg_column - (0 if self.config.seg_state == "token" else 1)
+        if self.config.grounding_head == "cross_attention":
+            states = contexts(read, batch.packed.segment, batch.seg_row, column)
+        else:
+            states = read[:, features.context.shape[1] :][batch.seg_row, column]
+        prompts: Tensor = self.grounding.project(states)
+        return prompts
 
     def forward_vision(self, batch: VisionBatch, weights: LossWeights) -> dict[str, Tensor]:
         """Losses of the vision part: every known structure of every image outlined at once by the overview's weights (deep

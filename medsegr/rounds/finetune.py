@@ -21,8 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from medsegr.model.encoder import Trunk
 from medsegr.model.losses import LossWeights
-from medsegr.model.medsegr import MedSegR
+from medsegr.model.medsegr import Batch, MedSegR
 from medsegr.model.question import SentenceEncoder
 from medsegr.qa.schema import Conversation
 from medsegr.rounds.features import FeatureCase, stack
@@ -32,6 +33,8 @@ from medsegr.training.images import Case
 
 SAVE_S = 60.0
 """The state of a training is kept this often."""
+NAMING_PICTURES = 12
+"""A new structure is named by answers about this many pictures."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,15 @@ class Pool:
 
     def draw(self, count: int) -> list[FeatureCase]:
         """`count` pictures, some perhaps twice."""
-        self._drawn = deque(self.rng.choices(self.names, k=count))
-        return [self.rng.choice(self.groups[name]) for name in self._drawn]
+        return self._pictures(self.rng.choices(self.names, k=count))
+
+    def draw_of(self, name: str, count: int) -> list[FeatureCase]:
+        """The same for one structure; none where no picture shows it."""
+        return self._pictures([name] * count if name in self.groups else [])
+
+    def _pictures(self, names: Sequence[str]) -> list[FeatureCase]:
+        self._drawn = deque(names)
+        return [self.rng.choice(self.groups[name]) for name in names]
 
     def conversations(self, case: Case, sampling: Sampling) -> list[Conversation]:
         """Some of what is asked about a picture; one is about the structure that it was drawn for. Asked in the order in which
@@ -162,7 +172,7 @@ def finetune(
         optimizer.zero_grad(set_to_none=True)
         shown: dict[str, float] = {}
         for which, (pool, count) in enumerate(pools):
-            losses = _losses(model, encoder, pool, count, sampling, options)
+            losses = _losses(model, encoder, pool, pool.draw(count), sampling, options, n_known)
             if losses and bool(torch.isfinite(losses["loss"])):
                 torch.autograd.backward(losses["loss"] / len(pools))
             prefix = "" if which == 0 else "replay_"
@@ -183,6 +193,7 @@ def finetune(
             saved = time.monotonic()
     _blend(trained, start, options.blend, tables(model))
     model.eval()
+    _name_new(model, encoder, Pool(corrected, options.seed), sampling, n_known)
     if state and rank == 0:
         state.unlink(missing_ok=True)
     return done
@@ -243,18 +254,45 @@ def _losses(
     model: MedSegR,
     encoder: SentenceEncoder | None,
     pool: Pool,
-    count: int,
+    drawn: Sequence[FeatureCase],
     sampling: Sampling,
     options: FinetuneOptions,
+    n_known: int,
 ) -> dict[str, Tensor]:
-    drawn = pool.draw(count)
+    """Of one half of a step. What answers ask the grounding for is held at the names of known structures, which stay as they
+    are: else a prompt drifts towards that of a neighbour, and a premolar's outline spills into the next tooth."""
+    trunk, batch = _batch(model, encoder, pool, drawn, sampling)
+    batch = replace(batch, seg_target=batch.seg_target.where(batch.seg_target < n_known, -1))
+    with torch.autocast(batch.seg_target.device.type, dtype=torch.bfloat16, enabled=options.bf16):
+        return model.losses(model.encoder.read(trunk), batch, options.loss)
+
+
+def _batch(
+    model: MedSegR,
+    encoder: SentenceEncoder | None,
+    pool: Pool,
+    drawn: Sequence[FeatureCase],
+    sampling: Sampling,
+) -> tuple[Trunk, Batch]:
+    """Maps of pictures that `pool` has drawn, and what is asked about them, on the model's device."""
     device = str(next(model.parameters()).device)
     trunk, labels = stack(drawn, device)
     batch = batch_of(model, encoder, pool, sampling, [d.case for d in drawn], torch.empty(0), labels)
-    batch = replace(batch, seg_target=torch.full_like(batch.seg_target, -1))  # names follow at the end
-    moved = type(batch)(**{name: getattr(batch, name).to(device) for name in batch.__dataclass_fields__})
-    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=options.bf16):
-        return model.losses(model.encoder.read(trunk), moved, options.loss)
+    return trunk, Batch(**{name: getattr(batch, name).to(device) for name in batch.__dataclass_fields__})
+
+
+@torch.no_grad()
+def _name_new(
+    model: MedSegR, encoder: SentenceEncoder | None, pool: Pool, sampling: Sampling, n_known: int
+) -> None:
+    """Name each new structure by the mean prompt of answers about it; later rounds hold on to that."""
+    names = model.grounding.names.weight
+    for number in range(n_known, len(names)):
+        drawn = pool.draw_of(model.config.targets[number], NAMING_PICTURES)
+        if drawn:
+            trunk, batch = _batch(model, encoder, pool, drawn, sampling)
+            prompts = model.prompts(model.encoder.read(trunk), batch)[batch.seg_target == number]
+            names[number] = prompts.flatten(1)[:, -names.shape[1] :].mean(0)  # of a context, the last token
 
 
 def _only_new(n_known: int) -> Callable[[Tensor], Tensor]:

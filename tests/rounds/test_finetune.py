@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,37 @@ def test_weights_go_a_part_of_the_way_and_new_rows_all_of_it(champion: Path, tmp
         assert torch.allclose(found[0.5][name], middle, atol=2e-3), name  # stored in half precision
     table = "encoder.overview.names.weight"
     assert torch.equal(found[0.0][table], found[1.0][table])
+
+
+def test_answers_hold_on_to_the_names_of_known_structures(tiny: MedSegR) -> None:
+    """A known structure's prompt is pulled to its name, which stays; a new one is named by what the answers came to ask for."""
+    wider = with_targets(tiny, ("liver", "left kidney", NEW)).eval()
+    before = wider.grounding.names.weight.detach().clone()
+    options = FinetuneOptions(
+        steps=30, minutes=0, learning_rate=5e-3, images=2, masks=4, bf16=False, full=True, blend=1.0
+    )
+    drawn = [replace(one, masks={"liver": one.masks[NEW], NEW: one.masks[NEW].T}) for one in _drawn(2)]
+    features = encode(wider, [training_case(one, CONCEPTS, SIDE, 1) for one in drawn], 1, 1)
+    seen: list[dict[str, float]] = []
+    finetune(wider, None, features, [], options, 2, lambda done, of, losses: seen.append(losses))
+    pulled = [losses["names"] for losses in seen if "names" in losses]
+    assert np.mean(pulled[-5:]) < 0.7 * np.mean(pulled[:5])
+    after = wider.grounding.names.weight.detach()
+    assert torch.equal(after[:2], before[:2])
+    drift = (after[2] - before[2]).norm()
+    assert drift > 0 and (after[2] - after[0]).norm() < (before[2] - before[0]).norm()
+
+
+def test_a_new_structure_that_no_picture_shows_alone_has_no_names_to_hold(tiny: MedSegR) -> None:
+    wider = with_targets(tiny, ("liver", "left kidney", NEW)).eval()
+    before = wider.grounding.names.weight.detach().clone()
+    bare = [replace(one, masks={NEW: one.masks[NEW] & False}) for one in _drawn(2)]
+    features = encode(wider, [training_case(one, CONCEPTS, SIDE, 1) for one in bare], 1, 1)
+    seen: list[dict[str, float]] = []
+    options = FinetuneOptions(steps=2, minutes=0, images=2, masks=4, bf16=False)
+    finetune(wider, None, features, [], options, 2, lambda done, of, losses: seen.append(losses))
+    assert len(seen) == 2 and not any("names" in losses for losses in seen)
+    assert torch.equal(wider.grounding.names.weight.detach(), before)
 
 
 def _average(rank: int, folder: str) -> None:
