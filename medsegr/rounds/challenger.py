@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,10 @@ def make_challenger(
     report: Report | None = None,
     on_losses: Callable[[int, dict[str, float]], None] | None = None,
     write: bool = True,
+    fresh: Collection[str] = (),
 ) -> int:
-    """Train and write `out` (not written by the other processes of a group); returns the number of steps. `report` hears
+    """Train and write `out` (not written by the other processes of a group); returns the number of steps. `fresh` are the
+    structures that have new corrections; those of earlier rounds are drawn less often. `report` hears
     (phase, done, total) and may raise to end the round."""
     told = report or (lambda phase, done, total: None)
     torch.manual_seed(options.seed)  # what begins fresh begins alike in every process
@@ -94,9 +96,8 @@ def make_challenger(
         if on_losses:
             on_losses(done, losses)
 
-    steps = finetune(
-        model, encoder, corrected, replay, options.finetune, len(known), step, out.with_suffix(".state")
-    )
+    kept = out.with_suffix(".state")
+    steps = finetune(model, encoder, corrected, replay, options.finetune, len(known), step, kept, fresh)
     if write:
         shipped = load_knowledge().concepts
         taught = dict.fromkeys(n for one in drawn for n in one.masks)

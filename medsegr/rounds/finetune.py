@@ -12,7 +12,7 @@ import pickle
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from medsegr.training.images import Case
 
 SAVE_S = 60.0
 """The state of a training is kept this often."""
+SETTLED = 1 / 3
+"""How often a structure is drawn that the champion has learnt, beside one with new corrections."""
 NAMING_PICTURES = 12
 """A new structure is named by answers about this many pictures."""
 
@@ -63,20 +65,23 @@ class FinetuneOptions:
 
 
 class Pool:
-    """Draws structures, each equally often, then evenly among the pictures that show it; and what is asked about these."""
+    """Draws structures, then evenly among the pictures that show the one drawn; and what is asked about these. Each is drawn
+    equally often, or, where some are `fresh`, each other one `SETTLED` times as often."""
 
-    def __init__(self, features: Sequence[FeatureCase], seed: int) -> None:
+    def __init__(self, features: Sequence[FeatureCase], seed: int, fresh: Collection[str] = ()) -> None:
         self.rng = random.Random(seed)
         self.groups: dict[str, list[FeatureCase]] = defaultdict(list)
         for one in features:
             for name in sorted(one.case.present) or [""]:
                 self.groups[name].append(one)
         self.names = sorted(self.groups)
+        settled = SETTLED if fresh else 1.0
+        self.weights = [1.0 if name in fresh else settled for name in self.names]
         self._drawn: deque[str] = deque()
 
     def draw(self, count: int) -> list[FeatureCase]:
         """`count` pictures, some perhaps twice."""
-        return self._pictures(self.rng.choices(self.names, k=count))
+        return self._pictures(self.rng.choices(self.names, self.weights, k=count))
 
     def draw_of(self, name: str, count: int) -> list[FeatureCase]:
         """The same for one structure; none where no picture shows it."""
@@ -143,9 +148,11 @@ def finetune(
     n_known: int,
     on_step: Callable[[int, int, dict[str, float]], None] | None = None,
     state: Path | None = None,
+    fresh: Collection[str] = (),
 ) -> int:
-    """Train `model` in place; returns the number of steps. Replay may be of another size than the corrected pictures. From the
-    file `state` a training that was killed goes on; it is removed at the end."""
+    """Train `model` in place; returns the number of steps. Of what was corrected, structures that are `fresh` are drawn more
+    often. Replay may be of another size than the corrected pictures. From the file `state` a training that was killed goes on;
+    it is removed at the end."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     trained = prepare(model, options, n_known)
     start = [p.detach().clone() for p in trained]
@@ -153,7 +160,7 @@ def finetune(
     sampling = Sampling(conversations=4, row_tokens=220, masks=options.masks, other_image=0.0, click=0.1)
     done, before = _resume(state, trained, optimizer)
     draw = options.seed + rank + 7919 * done  # not the first pictures again
-    pools = [(Pool(corrected, draw), options.images)]
+    pools = [(Pool(corrected, draw, fresh), options.images)]
     if replay and options.replay_images:
         pools.append((Pool(replay, draw + 1000), options.replay_images))
     schedule = Schedule(

@@ -179,7 +179,9 @@ def _run(
             train_together(database, this.id, champion.directory, work, processes)
         else:
             losses = partial(_record_losses, tracker)
-            make_challenger(champion.directory, drawn, concepts, work, options, progress, losses)
+            make_challenger(
+                champion.directory, drawn, concepts, work, options, progress, losses, fresh=frozen.corrected
+            )
     directory = made.directory if made else work
     asked += regression_questions(
         read_replay(champion.directory)["regression"],

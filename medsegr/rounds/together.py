@@ -60,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = spelling(database, read_targets(given.champion))
     drawn = pictures(store, freeze(store, names, this.data).train, concepts)
     report = Progress(log, given.round) if rank == 0 else None
-    make_challenger(given.champion, drawn, concepts, given.out, options, report, None, write=rank == 0)
+    make_challenger(
+        given.champion, drawn, concepts, given.out, options, report, None, rank == 0, this.data["corrected"]
+    )
     dist.barrier()
     dist.destroy_process_group()
     return 0

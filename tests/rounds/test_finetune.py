@@ -262,7 +262,8 @@ def test_a_pool_asks_about_the_structure_that_it_drew() -> None:
         masks[name][8:56, 20 * n : 20 * n + 16] = True
     drawn = Drawn("d", "p", "CT", np.zeros((SIDE, SIDE, 3), np.uint8), masks)
     case = training_case(drawn, CONCEPTS, SIDE, 1)
-    pool = Pool([FeatureCase(case, torch.from_numpy(case.labels), None)], 1)  # type: ignore[arg-type]
+    features = [FeatureCase(case, torch.from_numpy(case.labels), None)]  # type: ignore[arg-type]
+    pool = Pool(features, 1)
     sampling = Sampling(conversations=3)
     asked: Counter[str] = Counter()
     for _ in range(40):
@@ -271,3 +272,22 @@ def test_a_pool_asks_about_the_structure_that_it_drew() -> None:
             assert len({c.id for c in chosen}) == 3
             asked.update(t.label for t in chosen[0].turns[0].targets[:1])
     assert min(asked[name] for name in masks) >= 20
+
+
+def test_a_pool_draws_what_is_fresh_more_often() -> None:
+    masks = {name: np.zeros((SIDE, SIDE), np.bool_) for name in ("liver", "spleen")}
+    features = []
+    for name in masks:
+        shown = {**masks, name: np.ones((SIDE, SIDE), np.bool_)}
+        case = training_case(
+            Drawn(name, "p", "CT", np.zeros((SIDE, SIDE, 3), np.uint8), shown), CONCEPTS, SIDE, 1
+        )
+        features.append(FeatureCase(case, torch.from_numpy(case.labels), None))  # type: ignore[arg-type]
+
+    def share(fresh: tuple[str, ...]) -> float:
+        drawn = Pool(features, 1, fresh).draw(1200)
+        return sum(one.case.image == "spleen" for one in drawn) / len(drawn)
+
+    assert abs(share(()) - 1 / 2) < 0.05
+    assert abs(share(("spleen",)) - 3 / 4) < 0.05
+    assert abs(share(("spleen", "liver")) - 1 / 2) < 0.05
