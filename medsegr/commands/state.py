@@ -67,18 +67,28 @@ def withdraw_corrections(
     why: Annotated[str, typer.Option(help="The reason; kept with the corrections.")],
     correction: Annotated[str | None, typer.Option(help="Id of one correction.")] = None,
     of_editor: Annotated[str | None, typer.Option(help="All corrections of this editor so far.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --of-editor: from this date or time on, UTC where it names no zone."),
+    ] = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Use a correction, or all of an editor, no more, and name the versions that were trained on them."""
-    from medsegr.rounds.withdrawals import withdraw, withdraw_editor
+    """Use a correction, or those of an editor, no more, and name the versions that were trained on them."""
+    from medsegr.rounds.withdrawals import read_time, withdraw, withdraw_editor
 
     if (correction is None) == (of_editor is None):
         raise MedSegRError("Name one correction with --correction, or an editor with --of-editor.")
+    if since is not None and of_editor is None:
+        raise MedSegRError("--since is about an editor's corrections; name the editor with --of-editor.")
+    try:
+        start = read_time(since) if since is not None else None
+    except ValueError as error:
+        raise MedSegRError(str(error).replace("`since`", "--since")) from None
     opened = _open(state, database)
     if correction is not None:
         _tell(withdraw(opened, correction, editor(), why))
     elif of_editor is not None:
-        _tell(withdraw_editor(opened, of_editor, editor(), why))
+        _tell(withdraw_editor(opened, of_editor, editor(), why, start))
 
 
 @state_app.command("remove-patient")

@@ -62,6 +62,17 @@ class Withdrawal:
     versions: tuple[str, ...]
 
 
+def read_time(text: str) -> datetime:
+    """A date or time as people write it for `since`, in UTC unless it names a zone. Raises `ValueError` for anything else."""
+    try:
+        found = datetime.fromisoformat(text.strip())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            '`since` must be a date or a time, such as "2026-03-01" or "2026-03-01T08:00:00+01:00".'
+        ) from None
+
+
 def withdraw(database: Database, correction_id: str, by: str, why: str) -> Removal:
     """Use this correction no more; its data stay. Raises `StoreError` for an unknown one."""
     return withdraw_all(database, [correction_id], by, why)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from medsegr.rounds.database import Database
 from medsegr.rounds.removals import remove_named, remove_shown
-from medsegr.rounds.withdrawals import InUse, Removal, withdraw_all, withdraw_editor, withdrawals
+from medsegr.rounds.withdrawals import InUse, Removal, read_time, withdraw_all, withdraw_editor, withdrawals
 from medsegr.web.errors import Refusal
 from medsegr.web.login.identity import current_user
 from medsegr.web.loop import MAX_REASON, LearningLoop
@@ -59,16 +59,7 @@ def _id(value: str) -> str:
 
 
 def _since(value: Any) -> Any:
-    expected = '`since` must be a date or a time, such as "2026-03-01" or "2026-03-01T08:00:00+01:00".'
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError(expected)
-    try:
-        found = datetime.fromisoformat(value.strip())
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError(expected) from None
+    return None if value is None else read_time(value if isinstance(value, str) else "")
 
 
 Name = Annotated[str | None, BeforeValidator(_name)]

@@ -64,6 +64,28 @@ def test_an_editor_is_withdrawn(state: Path) -> None:
         run("withdraw", "--state", str(state), "--why", "Random.")
 
 
+def test_an_editors_corrections_are_withdrawn_from_a_day_on(state: Path) -> None:
+    usual = ("withdraw", "--state", str(state), "--of-editor", "ann", "--why", "Random.")
+    assert "0 corrections" in run(*usual, "--since", "2999-01-01T08:00:00+01:00")
+    assert len(CaseStore(Database(state)).cases()) == 1
+    assert "1 corrections" in run(*usual, "--since", "2020-01-01")
+    assert CaseStore(Database(state)).cases() == []
+    with pytest.raises(MedSegRError, match="--since must be a date"):
+        run(*usual, "--since", "last Tuesday")
+    with pytest.raises(MedSegRError, match="--of-editor"):
+        run(
+            "withdraw",
+            "--state",
+            str(state),
+            "--correction",
+            "x",
+            "--since",
+            "2020-01-01",
+            "--why",
+            "Random.",
+        )
+
+
 def test_a_patient_is_removed_by_the_name_it_has(state: Path) -> None:
     with pytest.raises(MedSegRError, match="no such patient"):
         run("remove-patient", "--state", str(state), "--patient-id", "PAT 2")
