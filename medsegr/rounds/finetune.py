@@ -12,7 +12,7 @@ import pickle
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,18 +65,19 @@ class FinetuneOptions:
 
 
 class Pool:
-    """Draws structures, then evenly among the pictures that show the one drawn; and what is asked about these. Each is drawn
-    equally often, or, where some are `fresh`, each other one `SETTLED` times as often."""
+    """Draws structures, by `weights` (each equally often without), then evenly among the pictures that show the one drawn; and
+    what is asked about these."""
 
-    def __init__(self, features: Sequence[FeatureCase], seed: int, fresh: Collection[str] = ()) -> None:
+    def __init__(
+        self, features: Sequence[FeatureCase], seed: int, weights: Mapping[str, float] | None = None
+    ) -> None:
         self.rng = random.Random(seed)
         self.groups: dict[str, list[FeatureCase]] = defaultdict(list)
         for one in features:
             for name in sorted(one.case.present) or [""]:
                 self.groups[name].append(one)
         self.names = sorted(self.groups)
-        settled = SETTLED if fresh else 1.0
-        self.weights = [1.0 if name in fresh else settled for name in self.names]
+        self.weights = [weights.get(name, 1.0) if weights else 1.0 for name in self.names]
         self._drawn: deque[str] = deque()
 
     def draw(self, count: int) -> list[FeatureCase]:
@@ -100,6 +101,25 @@ class Pool:
         first = self.rng.sample(about, min(1, len(about), count))
         rest = [c for c in case.conversations if c not in first]
         return first + self.rng.sample(rest, count - len(first))
+
+
+def fresh_first(features: Sequence[FeatureCase], fresh: Collection[str]) -> dict[str, float]:
+    """How often structures of corrected pictures are drawn: those that are not `fresh` less often, where some are."""
+    rest = SETTLED if fresh else 1.0
+    return {name: 1.0 if name in fresh else rest for one in features for name in one.case.present}
+
+
+def across_sets(features: Sequence[FeatureCase]) -> dict[str, float]:
+    """How often structures of replay are drawn: a set with a hundred structures ten times as often as a set with one, or nobody
+    would ask for the one."""
+    sets: dict[str, set[str]] = defaultdict(set)
+    for one in features:
+        sets[one.case.dataset] |= one.case.present
+    shares: dict[str, float] = defaultdict(float)
+    for names in sets.values():
+        for name in names:
+            shares[name] += len(names) ** -0.5
+    return dict(shares)
 
 
 def prepare(model: MedSegR, options: FinetuneOptions, n_known: int) -> list[nn.Parameter]:
@@ -160,9 +180,9 @@ def finetune(
     sampling = Sampling(conversations=4, row_tokens=220, masks=options.masks, other_image=0.0, click=0.1)
     done, before = _resume(state, trained, optimizer)
     draw = options.seed + rank + 7919 * done  # not the first pictures again
-    pools = [(Pool(corrected, draw, fresh), options.images)]
+    pools = [(Pool(corrected, draw, fresh_first(corrected, fresh)), options.images)]
     if replay and options.replay_images:
-        pools.append((Pool(replay, draw + 1000), options.replay_images))
+        pools.append((Pool(replay, draw + 1000, across_sets(replay)), options.replay_images))
     schedule = Schedule(
         ScheduleOptions(options.steps, options.minutes, options.warmup_steps, options.patience)
     )

@@ -21,7 +21,15 @@ from medsegr.qa.facts import load_knowledge, plain_concept, site_concepts, write
 from medsegr.rounds.challenger import ChallengerOptions, make_challenger
 from medsegr.rounds.examples import Drawn, training_case
 from medsegr.rounds.features import FeatureCase, encode
-from medsegr.rounds.finetune import FinetuneOptions, Pool, average_gradients, finetune, prepare
+from medsegr.rounds.finetune import (
+    FinetuneOptions,
+    Pool,
+    across_sets,
+    average_gradients,
+    finetune,
+    fresh_first,
+    prepare,
+)
 from medsegr.rounds.together import shared
 from medsegr.training.batches import Sampling
 from medsegr.training.start import with_targets
@@ -274,20 +282,31 @@ def test_a_pool_asks_about_the_structure_that_it_drew() -> None:
     assert min(asked[name] for name in masks) >= 20
 
 
-def test_a_pool_draws_what_is_fresh_more_often() -> None:
-    masks = {name: np.zeros((SIDE, SIDE), np.bool_) for name in ("liver", "spleen")}
-    features = []
-    for name in masks:
-        shown = {**masks, name: np.ones((SIDE, SIDE), np.bool_)}
-        case = training_case(
-            Drawn(name, "p", "CT", np.zeros((SIDE, SIDE, 3), np.uint8), shown), CONCEPTS, SIDE, 1
-        )
-        features.append(FeatureCase(case, torch.from_numpy(case.labels), None))  # type: ignore[arg-type]
+def _shows(name: str, dataset: str, *present: str) -> FeatureCase:
+    masks = {one: np.zeros((SIDE, SIDE), np.bool_) for one in present}
+    for n, mask in enumerate(masks.values()):
+        mask[8:56, 8 * n : 8 * n + 8] = True
+    drawn = Drawn(name, "p", "CT", np.zeros((SIDE, SIDE, 3), np.uint8), masks)
+    case = replace(training_case(drawn, CONCEPTS, SIDE, 1), dataset=dataset)
+    return FeatureCase(case, torch.from_numpy(case.labels), None)  # type: ignore[arg-type]
+
+
+def test_what_is_fresh_is_drawn_more_often() -> None:
+    features = [_shows("a", "site_CT", "liver"), _shows("b", "site_CT", "spleen")]
 
     def share(fresh: tuple[str, ...]) -> float:
-        drawn = Pool(features, 1, fresh).draw(1200)
-        return sum(one.case.image == "spleen" for one in drawn) / len(drawn)
+        drawn = Pool(features, 1, fresh_first(features, fresh)).draw(1200)
+        return sum(one.case.image == "b" for one in drawn) / len(drawn)
 
     assert abs(share(()) - 1 / 2) < 0.05
     assert abs(share(("spleen",)) - 3 / 4) < 0.05
     assert abs(share(("spleen", "liver")) - 1 / 2) < 0.05
+
+
+def test_a_set_with_one_structure_is_replayed_beside_one_with_many() -> None:
+    many = ("liver", "spleen", "stomach", "aorta")
+    features = [_shows("a", "abdomen", *many), _shows("b", "nuclei", "cell nuclei")]
+    drawn = Pool(features, 1, across_sets(features)).draw(1200)
+    assert abs(sum(one.case.image == "b" for one in drawn) / len(drawn) - 1 / 3) < 0.05
+    both = [*features, _shows("c", "other", "liver")]
+    assert across_sets(both)["liver"] == 1.5 and across_sets(both)["spleen"] == 0.5
