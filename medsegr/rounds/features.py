@@ -14,6 +14,9 @@ from medsegr.training.augment import NONE, Augmentation
 from medsegr.training.batches import augmented
 from medsegr.training.images import Case
 
+VARIED = Augmentation(contrast=0.5, brightness=0.2)
+"""Wider than in training: a site's few pictures must stand for stains and exposures that they do not show."""
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureCase:
@@ -39,7 +42,7 @@ def encode(
             if n == 0 and plain is not None:
                 found.append(FeatureCase(case, torch.from_numpy(case.labels.copy()), plain))
                 continue
-            rgb, labels = augmented([case], NONE if n == 0 else Augmentation(), generator, swap=False)
+            rgb, labels = augmented([case], NONE if n == 0 else VARIED, generator, swap=False)
             trunk = model.encoder.trunk(model.normalise(rgb).to(device))
             found.append(FeatureCase(case, labels[0].clone(), _half(trunk)))
     return found

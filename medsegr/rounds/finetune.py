@@ -122,8 +122,11 @@ def across_sets(features: Sequence[FeatureCase]) -> dict[str, float]:
     return dict(shares)
 
 
-def prepare(model: MedSegR, options: FinetuneOptions, n_known: int) -> list[nn.Parameter]:
-    """Leave gradients to what a round trains; of tables with a row per structure, the first `n_known` rows stay as they are."""
+def prepare(
+    model: MedSegR, options: FinetuneOptions, n_known: int, fresh: Collection[str] = ()
+) -> list[nn.Parameter]:
+    """Leave gradients to what a round trains; of tables with a row per structure, the first `n_known` rows stay as they are,
+    but for those of `fresh` structures: on another scanner's images they may have to be told apart anew."""
     model.requires_grad_(False)
     if options.full:
         model.context.merge_lora()
@@ -144,14 +147,15 @@ def prepare(model: MedSegR, options: FinetuneOptions, n_known: int) -> list[nn.P
         part.requires_grad_(True)
     overview = encoder.overview
     overview.study[0].requires_grad_(False)
+    settled = torch.tensor([name not in fresh for name in model.config.targets[:n_known]], dtype=torch.bool)
     for table in tables(model):
         hook: Any = table.register_hook
-        hook(_only_new(n_known))
+        hook(_but_for(settled))
     return [p for p in model.parameters() if p.requires_grad]
 
 
 def tables(model: MedSegR) -> list[Tensor]:
-    """Weights with a row per structure; those of known structures are not trained."""
+    """Weights with a row per structure; those of structures that a round brings nothing new about are not trained."""
     overview = model.encoder.overview
     return [
         overview.coarse_weight, overview.fine_weight, overview.bias, overview.trust, overview.names.weight,
@@ -174,7 +178,7 @@ def finetune(
     often. Replay may be of another size than the corrected pictures. From the file `state` a training that was killed goes on;
     it is removed at the end."""
     rank = dist.get_rank() if dist.is_initialized() else 0
-    trained = prepare(model, options, n_known)
+    trained = prepare(model, options, n_known, fresh)
     start = [p.detach().clone() for p in trained]
     optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     sampling = Sampling(conversations=4, row_tokens=220, masks=options.masks, other_image=0.0, click=0.1)
@@ -322,10 +326,12 @@ def _name_new(
             names[number] = prompts.flatten(1)[:, -names.shape[1] :].mean(0)  # of a context, the last token
 
 
-def _only_new(n_known: int) -> Callable[[Tensor], Tensor]:
+def _but_for(settled: Tensor) -> Callable[[Tensor], Tensor]:
+    """A hook that leaves no gradient to the first rows where `settled` [n] is true."""
+
     def hook(gradient: Tensor) -> Tensor:
         kept = gradient.clone()
-        kept[:n_known] = 0
+        kept[: len(settled)][settled.to(gradient.device)] = 0
         return kept
 
     return hook

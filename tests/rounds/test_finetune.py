@@ -138,6 +138,14 @@ def test_rows_of_known_structures_and_the_convolutions_stay(tiny: MedSegR) -> No
     assert not gradient[:2].any() and gradient[2].any()
 
 
+def test_rows_of_corrected_structures_are_trained(tiny: MedSegR) -> None:
+    trained = prepare(tiny, FinetuneOptions(), 2, ("left kidney",))
+    torch.autograd.backward(sum((p.float() ** 2).sum() for p in trained))  # type: ignore[arg-type]
+    gradient = tiny.encoder.overview.names.weight.grad
+    assert gradient is not None
+    assert not gradient[0].any() and gradient[1].any()
+
+
 def test_weights_go_a_part_of_the_way_and_new_rows_all_of_it(champion: Path, tmp_path: Path) -> None:
     found = {}
     for blend in (0.0, 0.5, 1.0):
