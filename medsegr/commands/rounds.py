@@ -66,6 +66,7 @@ def run(
     from medsegr.rounds.starting import RoundStarter, device_of
 
     registry = open_registry(state, checkpoint, database)
+    registry.check_trainable()
     starter = RoundStarter(registry.database, registry.base.directory)
     policy = Policy(max_minutes=minutes, device=device, processes=processes)
     options: dict[str, Any] = {

@@ -18,6 +18,7 @@ from filelock import FileLock
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from medsegr.model.large.presets import FORMAT as LARGE_FORMAT
 from medsegr.rounds.audit import SERVER, append
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
@@ -79,9 +80,19 @@ class Registry:
         self.database, self.models = database, database.paths.models
         self._verifier = Verifier()
         meta = read_json(base / META) if (base / META).is_file() else {}
-        targets = read_json(base / CONFIG).get("targets", []) if (base / CONFIG).is_file() else []
+        config = read_json(base / CONFIG) if (base / CONFIG).is_file() else {}
+        targets = config.get("targets", [])
+        self.trainable = config.get("format") != LARGE_FORMAT
         name = str(meta.get("version", base.name))
         self.base = Version(name, 0, None, None, None, base, None, {**meta, "targets": targets})
+
+    def check_trainable(self) -> None:
+        """Raises `StoreError` where no round can train the kind of model that the server was started with."""
+        if not self.trainable:
+            raise StoreError(
+                "Rounds train the embedded model, and a large preset is in charge here. Corrections are kept, and can be "
+                "trained on by a server that is started with the embedded model on the same state folder."
+            )
 
     def current(self) -> Version:
         """The version in charge. Where the one that was in charge was an earlier base checkpoint, today's is."""

@@ -74,8 +74,13 @@ class LearningLoop:
     def start_round(self, editor: str, asked: Mapping[str, Any], trigger: str = HAND_TRIGGER) -> Round:
         """Begin a round with the policy's options, or those `asked` for (max_minutes, device, processes, reason).
 
-        Raises `Refusal` 429 while another one is open, `PolicyError` for an option that cannot be used.
+        Raises `Refusal` 429 while another one is open and 409 where the model cannot be trained, `PolicyError` for an option
+        that cannot be used.
         """
+        try:
+            self.registry.check_trainable()
+        except StoreError as error:
+            raise Refusal(409, str(error)) from error
         options = self.options(asked)
         champion = self.registry.current().name
         try:
@@ -147,7 +152,7 @@ class LearningLoop:
         if self.log.open_round() is not None:
             return None
         reason = due(self.policy, self.starter.new_corrections(), self._clock())
-        if reason is None:
+        if reason is None or not self.registry.trainable:
             return None
         logger.info("A round starts: %s", reason)
         return self.start_round(SERVER, {"reason": reason}, POLICY_TRIGGER)

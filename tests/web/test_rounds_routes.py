@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -232,6 +233,24 @@ def test_a_round_whose_process_dies_has_failed_and_one_that_is_refused_says_why(
     assert built.registry.current().name == "base-1"
     assert client.get("/train/?all=true").json()[-1]["status"] == "DONE"
     assert client.get(f"/medsegr/rounds/{number}/page").status_code == 404
+
+
+def test_a_large_preset_is_not_trained_and_says_so(build: Callable[..., Built]) -> None:
+    built = build(policy=Policy(after_corrections=1))
+    config = built.base / "config.json"
+    config.chmod(0o644)
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "format": "large-1"}), "utf-8")
+    loop = LearningLoop(
+        built.service,
+        Registry(built.store.database, built.base),
+        built.base,
+        policy=Policy(after_corrections=1),
+    )
+    built.correct()
+    with pytest.raises(Refusal, match="large preset") as refused:
+        loop.start_round("anna", {})
+    assert refused.value.status == 409
+    assert loop.check_policy() is None and loop.log.rounds() == []
 
 
 def test_options_of_a_round_are_checked(build: Callable[..., Built]) -> None:

@@ -26,10 +26,9 @@ from torch import Tensor
 from medsegr.errors import CheckpointError, MedSegRError
 from medsegr.model.large.loading import base_sizes, find_base, find_sam, load_base, read_sam
 from medsegr.model.large.model import LargeMedSegR
-from medsegr.model.large.presets import LARGE_PRESETS, LargeConfig, large_preset, no_adapter
+from medsegr.model.large.presets import FORMAT, LARGE_PRESETS, LargeConfig, large_preset, no_adapter
 from medsegr.model.question import file_sha256
 
-FORMAT = "large-1"
 LORA, LORA_WEIGHTS, GROUNDING = "lora", "lora/adapter_model.safetensors", "grounding.safetensors"
 REQUIRED = ("lora/adapter_config.json", LORA_WEIGHTS, GROUNDING, "meta.json")
 TRAINED = ("project.", "sam.mask_decoder.")

@@ -7,6 +7,8 @@ from typing import Any
 
 from medsegr.errors import CheckpointError, MedSegRError
 
+FORMAT = "large-1"
+"""In `config.json` of an adapter directory."""
 LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"
 """LISA's: queries and values of the language model alone; the vision tower has projections of the same names."""
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
