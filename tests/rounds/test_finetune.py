@@ -315,6 +315,7 @@ def test_a_set_with_one_structure_is_replayed_beside_one_with_many() -> None:
     many = ("liver", "spleen", "stomach", "aorta")
     features = [_shows("a", "abdomen", *many), _shows("b", "nuclei", "cell nuclei")]
     drawn = Pool(features, 1, across_sets(features)).draw(1200)
-    assert abs(sum(one.case.image == "b" for one in drawn) / len(drawn) - 1 / 3) < 0.05
+    share = sum(one.case.image == "b" for one in drawn) / len(drawn)
+    assert abs(share - 1 / (1 + 4**0.75)) < 0.05 and share > 0.2
     both = [*features, _shows("c", "other", "liver")]
-    assert across_sets(both)["liver"] == 1.5 and across_sets(both)["spleen"] == 0.5
+    assert across_sets(both)["liver"] == across_sets(both)["spleen"] + 1
