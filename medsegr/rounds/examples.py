@@ -19,14 +19,12 @@ from medsegr.qa import phrasing
 from medsegr.qa.facts import Concept, Fact, plain_concept
 from medsegr.qa.schema import Conversation, Target, Turn
 from medsegr.rounds.knowledge import knowledge_of
-from medsegr.training.images import SIDED_WORDS, Case
+from medsegr.training.images import Case
 
 MIN_PIXELS = 6
 """Fewer pixels of a structure, on the model's square, are not asked for."""
 WORDINGS = 8
 """Questions by name that are made for each structure of a picture."""
-NO_ORIENTATION = {"MICRO", "DERM"}
-"""Pictures that have neither an upper end nor a left side: they may be mirrored and turned."""
 SITE = "site"
 """Name of the set that a site's pictures belong to; followed by the modality."""
 
@@ -57,9 +55,6 @@ def training_case(drawn: Drawn, concepts: Mapping[str, Concept], side: int, seed
     }
     absent = [name for name, mask in drawn.masks.items() if not mask.any()]
     dataset = f"{SITE}_{drawn.modality or 'image'}"
-    free = drawn.modality in NO_ORIENTATION and not any(
-        w in SIDED_WORDS for n in drawn.masks for w in n.split()
-    )
     turns = _turns(drawn, present, absent, concepts, random.Random(f"{seed}/{drawn.name}"))
     conversations = tuple(
         Conversation(
@@ -77,9 +72,8 @@ def training_case(drawn: Drawn, concepts: Mapping[str, Concept], side: int, seed
         image=drawn.name,
         dataset=dataset,
         patient_id=drawn.patient_key,
-        mirror_x=free,
-        mirror_y=free,
-        turn=free,
+        mirror_x=False,
+        mirror_y=False,
         rgb=resize_rgb(drawn.rgb, side),
         labels=codes,
         conversations=conversations,

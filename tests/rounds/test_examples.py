@@ -122,15 +122,3 @@ def test_everything_that_a_remembered_picture_shows_is_asked_for_again() -> None
     assert len({c.id for c in again.conversations}) == 5
     bare = replace(case, conversations=())
     assert named_again(bare, CONCEPTS, 2, 1) == bare
-
-
-def test_only_pictures_without_orientation_are_mirrored_and_turned() -> None:
-    cell = {"white blood cell": _square(8, 40)}
-
-    def free(modality: str, masks: dict[str, np.ndarray]) -> tuple[bool, bool, bool]:
-        case = training_case(replace(_drawn(masks=masks), modality=modality), CONCEPTS, SIDE, 1)
-        return case.mirror_x, case.mirror_y, case.turn
-
-    assert free("MICRO", cell) == (True, True, True)
-    assert free("CT", cell) == free("FUNDUS", cell) == (False, False, False)
-    assert free("DERM", {"left cheek": _square(8, 40)}) == (False, False, False)
