@@ -323,7 +323,10 @@ def _name_new(
         if drawn:
             trunk, batch = _batch(model, encoder, pool, drawn, sampling)
             prompts = model.prompts(model.encoder.read(trunk), batch)[batch.seg_target == number]
-            names[number] = prompts.flatten(1)[:, -names.shape[1] :].mean(0)  # of a context, the last token
+            if len(prompts):
+                names[number] = prompts.flatten(1)[:, -names.shape[1] :].mean(
+                    0
+                )  # of a context, the last token
 
 
 def _but_for(settled: Tensor) -> Callable[[Tensor], Tensor]:

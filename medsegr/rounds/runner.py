@@ -173,15 +173,11 @@ def _run(
         write_report(folder, this, champion.name, None, early, [], [], [], log)
         return early, None
     made = registry.of_round(this.id) if same else None
-    if made is None:
-        processes = int(this.options.get("processes", 1))
-        if processes > 1 or os.environ.get(TORCHRUN_VARIABLE):
-            train_together(database, this.id, champion.directory, work, processes)
-        else:
-            losses = partial(_record_losses, tracker)
-            make_challenger(
-                champion.directory, drawn, concepts, work, options, progress, losses, fresh=frozen.corrected
-            )
+    if made is None and not _train_in_group(database, this, champion, work):
+        losses = partial(_record_losses, tracker)
+        make_challenger(
+            champion.directory, drawn, concepts, work, options, progress, losses, fresh=frozen.corrected
+        )
     directory = made.directory if made else work
     asked += regression_questions(
         read_replay(champion.directory)["regression"],
@@ -207,6 +203,15 @@ def _run(
     challenger = made.name if made else None
     write_report(folder, this, champion.name, challenger, decision, asked, before, after, log)
     return decision, made
+
+
+def _train_in_group(database: Database, this: Round, champion: Version, work: Path) -> bool:
+    """Train in several processes, where the round or this machine's settings ask for them; whether they do."""
+    processes = int(this.options.get("processes", 1))
+    several = processes > 1 or bool(os.environ.get(TORCHRUN_VARIABLE))
+    if several:
+        train_together(database, this.id, champion.directory, work, processes)
+    return several
 
 
 def freeze(
