@@ -15,7 +15,7 @@ def replay(
     side: Annotated[
         int, typer.Option(help="Side in pixels that the pictures are encoded at; 0 = the checkpoint's.")
     ] = 0,
-    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 26,
+    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 46,
     regression: Annotated[
         int, typer.Option(help="Pictures of patients kept out of training that rounds are judged on.")
     ] = 16,

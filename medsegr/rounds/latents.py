@@ -7,6 +7,8 @@ per channel and picture. `Latents.of(n)` gives maps that the model's own heads r
 from __future__ import annotations
 
 import json
+import lzma
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +82,7 @@ def write_latents(
             maps = _project(maps, COMPONENTS[name], name, arrays)
         _quantise(maps.numpy(), name, arrays)
     work = path.with_name(f".{path.name}")
-    with work.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    _save(work, arrays)
     work.replace(path)
 
 
@@ -94,10 +95,18 @@ def read_latents(path: Path) -> Latents:
             raise ValueError(f"format {int(arrays['format'])}")
         records = json.loads(bytes(arrays["records"]))
         return Latents(tuple(records), arrays["labels"], arrays)
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise CheckpointError(
             f"{path.name} of the checkpoint cannot be read as latents of format {FORMAT} ({error}); copy the checkpoint anew."
         ) from error
+
+
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """An .npz as `np.savez_compressed` writes it, but by LZMA: a sixth smaller than by Deflate; `np.load` reads both."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
 
 
 def _project(maps: Tensor, count: int, name: str, arrays: dict[str, NDArray[Any]]) -> Tensor:

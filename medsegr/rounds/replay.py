@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from medsegr.imaging.resizing import resize_labels
+from medsegr.imaging.resizing import resize_labels, resize_rgb
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.schema import Conversation
 from medsegr.rounds.features import FeatureCase, encode
@@ -29,6 +29,8 @@ REPLAY = "replay.npz"
 PARTS = ("replay", "regression")
 SAME_PLACE = 0.5
 """Intersection over union from which on two outlines are of one thing."""
+THUMBNAIL = 8
+"""Side in pixels at which pictures are compared when replay is chosen."""
 SEEN = 0.5
 """A structure counts as seen by the model in charge from this overview probability on."""
 
@@ -61,28 +63,32 @@ def read_replay(checkpoint: Path) -> Mapping[str, list[FeatureCase]]:
 
 
 def choose(cases: Sequence[Case], count: int, seed: int) -> list[Case]:
-    """`count` cases such that every structure is shown about equally often: each time one that shows the structure shown least
-    so far, of the sets drawn least."""
+    """`count` cases: sets take turns, and each gives one that shows its structures shown least so far, of equal ones that which
+    looks least like those that it gave before (k-centre greedy: stains and scanners of a set differ)."""
     rng = random.Random(seed)
     pool = rng.sample(list(cases), len(cases))
+    looks = {id(c): _thumbnail(c) for c in pool}
     shown: dict[str, int] = defaultdict(int)
-    drawn: dict[str, int] = defaultdict(int)
+    given: dict[str, list[Case]] = defaultdict(list)
+
+    def rank(case: Case) -> tuple[float, ...]:
+        least = min((shown[name] for name in case.present), default=0)
+        others = [np.abs(looks[id(case)] - looks[id(other)]).mean() for other in given[case.dataset]]
+        return len(given[case.dataset]), least, -len(case.present), -min(others, default=0.0)
+
     chosen: list[Case] = []
     while pool and len(chosen) < count:
-        best = min(
-            pool,
-            key=lambda c: (
-                min((shown[n] for n in c.present), default=drawn[c.dataset]),
-                drawn[c.dataset],
-                -len(c.present),
-            ),
-        )
+        best = min(pool, key=rank)
         pool.remove(best)
         chosen.append(best)
-        drawn[best.dataset] += 1
+        given[best.dataset].append(best)
         for name in best.present:
             shown[name] += 1
     return chosen
+
+
+def _thumbnail(case: Case) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return resize_rgb(case.rgb, THUMBNAIL).astype(np.float32)
 
 
 def distilled(

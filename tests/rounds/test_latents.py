@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,16 @@ def test_maps_come_back_closely_in_little_room(tiny: MedSegR, tmp_path: Path) ->
     assert (tmp_path / "l.npz").stat().st_size < plain / 3
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(tiny: MedSegR, tmp_path: Path) -> None:
     (tmp_path / REPLAY).write_bytes(b"PK nonsense")
     with pytest.raises(CheckpointError, match="copy the checkpoint anew"):
         read_replay(tmp_path)
+    write_replay(tmp_path / REPLAY, tiny, {"replay": _cases(1)}, conversations=1)
+    whole = (tmp_path / REPLAY).read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole.replace(whole[200:240], bytes(40))):
+        (tmp_path / REPLAY).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="copy the checkpoint anew"):
+            read_replay(tmp_path)
     (tmp_path / REPLAY).unlink()
     assert read_replay(tmp_path) == {"replay": [], "regression": []}
 
@@ -95,6 +102,14 @@ def test_what_lies_where_the_clinician_drew_is_not_kept_as_another_structure(
     name, mask = next(iter(seen.items()))
     assert name not in distilled(tiny, feature, {"something else": mask})
     assert name in distilled(tiny, feature, {"something else": np.zeros_like(mask)})
+
+
+def test_sets_take_turns_and_give_what_looks_different() -> None:
+    one, *rest = _cases(12)
+    large = [replace(case, dataset="large") for case in rest]
+    dark, bright = (replace(large[n], rgb=np.full((SIDE, SIDE, 3), n * 200, np.uint8)) for n in (0, 1))
+    chosen = choose([*[replace(dark, image=f"dark{n}") for n in range(9)], bright, one], 3, seed=1)
+    assert {case.image for case in chosen} - {f"dark{n}" for n in range(9)} == {bright.image, one.image}
 
 
 def test_every_structure_gets_its_share() -> None:
