@@ -15,13 +15,19 @@ import SimpleITK as sitk
 
 from tests.system import studies
 from tests.system.masks import same
-from tests.system.ohif_page import CONTROL, TAB, LabelMap, OhifPage
+from tests.system.ohif_page import CONTROL, LabelMap, OhifPage
 from tests.system.orthanc import Orthanc
 from tests.system.seeing_predictor import RANGES
 from tests.system.servers import SEEING, MedSegRServer
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore:.*cgi.*:DeprecationWarning")]
-FOCUSED_KEY = "return document.activeElement?.closest('tr')?.cells[0]?.innerText.trim() ?? ''"
+FOCUS = """
+const [key] = arguments;
+const row = [...document.querySelectorAll('.optionsForm tr')].find((r) => r.cells[0]?.innerText.trim() === key);
+const box = row?.querySelector('input');
+box?.focus();
+return Boolean(box) && document.activeElement === box;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +62,11 @@ class StockPanel(OhifPage):
         self.until(lambda: "MedSeg-R" in self.text(".monaiLabelPanel"), "the panel is connected")
 
     def set_option(self, key: str, value: str) -> None:
-        """Type into the options dialog; a click does not focus its boxes, Tab does."""
+        """Type into the options dialog. A click does not focus its boxes; Tab does, but how many lead there hangs on what else
+        is shown (messages of the connection have buttons of their own), so the box is focused straight away."""
         self.click("Options / Configurations")
         self.until(lambda: self.all(".optionsForm"), "the options are shown")
-        for _ in range(40):
-            self.keys(TAB)
-            if self.run(FOCUSED_KEY) == key:
-                break
-        assert self.run(FOCUSED_KEY) == key
+        self.until(lambda: self.run(FOCUS, key), f"the box of {key!r} is focused")
         self.keys(value)
         self.click("Confirm")
         self.until(lambda: not self.all(".optionsForm"), "the options are closed")
