@@ -31,9 +31,9 @@ Pixels = NDArray[np.uint8]
 class Shift:
     """Another scanner: the same blur (pixels), contrast (1 is none) and noise (grey levels) on every image."""
 
-    blur: float = 1.5
-    contrast: float = 0.5
-    noise: float = 16.0
+    blur: float = 2.0
+    contrast: float = 0.4
+    noise: float = 20.0
 
     def apply(self, pixels: Pixels, name: str) -> Pixels:
         """[H, W, 3] uint8 as this scanner shows it. Each image `name` has noise of its own, always the same; a grey image stays

@@ -76,7 +76,9 @@ def run(
         "reason": reason,
     }
     champion = registry.current().name
-    begun = starter.go_on(resume) if resume else starter.start(TRIGGER, editor(), options, champion)
+    begun = (
+        starter.go_on(resume) if resume is not None else starter.start(TRIGGER, editor(), options, champion)
+    )
     typer.echo(f"Round {begun.id} runs; what it does is written to {starter.printed(begun.id)}.", err=True)
     try:
         ended = starter.wait(begun.id)

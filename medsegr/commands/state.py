@@ -25,11 +25,12 @@ BROKEN = 1
 def backup_state(
     target: Annotated[Path, typer.Argument(help="Zip file to write; it is as confidential as the folder.")],
     state: StateOption,
+    database: DatabaseOption = None,
 ) -> None:
     """Write the database, masks, training slices, versions and the patients' key to one file; the server may run on."""
     from medsegr.rounds.backup import backup
 
-    made = backup(_open(state, None), target)
+    made = backup(_open(state, database), target)
     typer.echo(f"{made.files} files, {made.bytes / 2**20:.1f} MiB, as of {made.created[:19]} UTC.")
 
 
@@ -107,10 +108,14 @@ def remove(
 
 def _open(state: Path, database: str | None) -> Database:
     """The state, which must exist: a slip of the pen makes no new one."""
-    from medsegr.rounds.database import Database
+    from medsegr.rounds.database import DATABASE, Database
 
     if not state.is_dir():
         raise MedSegRError(f"{state} does not exist; a server's state folder is expected.")
+    if not database and not (state / DATABASE).is_file():
+        raise MedSegRError(
+            f"{state} has no {DATABASE}; a server's state folder is expected, with --database if its database is Postgres."
+        )
     return Database(state, database)
 
 

@@ -14,19 +14,22 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medsegr import __version__
 from medsegr.rounds.database import CORRECTION_MASKS, DATABASE, TURN_MASKS, Database, now
-from medsegr.rounds.errors import StoreError
+from medsegr.rounds.errors import DAMAGED_ZIP, StoreError
 from medsegr.rounds.migrations import SCHEMA
 from medsegr.rounds.patients import KEY_FILE
+from medsegr.rounds.starting import WORK
 
 MANIFEST = "medsegr-backup.json"
 FORMAT = 1
-FOLDERS = (TURN_MASKS, CORRECTION_MASKS, "cases", "models", "labels")
-"""What goes along with the database; `labels` are the label maps of a DICOM archive's images. Caches and logins do not."""
+ALONG = (TURN_MASKS, CORRECTION_MASKS, "cases", "models", "labels", "rounds", "skipped.jsonl")
+"""What goes along with the database; `labels` are the label maps of a DICOM archive's images, `rounds` the pages and records of
+rounds. Caches and logins do not, nor does what a round is training."""
 EXPECTED = "a file that `medsegr state backup` wrote is expected"
 
 
@@ -83,7 +86,7 @@ def restore(backup_zip: Path, folder: Path) -> Contents:
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)
-    except (zipfile.BadZipFile, sqlite3.Error, KeyError, TypeError, ValueError, EOFError) as error:
+    except (sqlite3.Error, TypeError, *DAMAGED_ZIP) as error:
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"{backup_zip.name} is damaged or no backup; {EXPECTED}.") from error
@@ -142,10 +145,12 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name in the zip, path) of everything beside the database; drafts, whose names begin with a dot, are left out."""
     if (folder / KEY_FILE).exists():
         yield KEY_FILE, folder / KEY_FILE
-    for inner in FOLDERS:
-        for path in sorted((folder / inner).rglob("*")):
+    for inner in ALONG:
+        whole = folder / inner
+        for path in [whole] if whole.is_file() else sorted(whole.rglob("*")):
             name = path.relative_to(folder)
-            if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            passing = any(part.startswith(".") or fnmatch(part, WORK) for part in name.parts)
+            if path.is_file() and not passing:
                 yield name.as_posix(), path
 
 

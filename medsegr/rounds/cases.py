@@ -5,7 +5,6 @@ the archive nor the image; they are whole on the disk before their row speaks of
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from medsegr.rounds.corrections import Correction, correction_of
 from medsegr.rounds.database import Database
-from medsegr.rounds.errors import StoreError
+from medsegr.rounds.errors import DAMAGED, StoreError
 from medsegr.rounds.ledger import Ledger
 from medsegr.rounds.mask_files import write_arrays
 from medsegr.rounds.tables import CaseRow, CorrectionRow, PatientRow, Split, TurnRow, WithdrawalRow
@@ -153,7 +152,7 @@ class CaseStore:
         try:
             with np.load(self.path(correction_id), allow_pickle=False) as stored:
                 slices = _unpacked(stored)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise StoreError(
                 "The slices of this case are lost or damaged; restore the state folder."
             ) from error

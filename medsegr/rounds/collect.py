@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,11 +87,17 @@ def usable(cases: Sequence[Case], names: Mapping[str, str], said: Said) -> list[
     return found[::-1]
 
 
-def corrected_labels(used: Sequence[Usable]) -> tuple[str, ...]:
-    """Structures that clinicians drew, renamed or denied, in order of appearance; those of accepted answers only where nothing
-    else was corrected."""
-    edited = [u for u in used if u.case.correction.verdict is not Verdict.ACCEPTED]
-    return tuple(dict.fromkeys(label for u in edited or used for label in sorted(u.labels)))
+def corrected_labels(used: Sequence[Usable], untouched: Collection[tuple[str, str]] = ()) -> tuple[str, ...]:
+    """Structures that clinicians drew, renamed or denied, in order of appearance; what was right already, in accepted answers
+    or (`untouched`: ids of corrections with a lower-case label) in edited ones, only where nothing else was corrected."""
+    edited = [
+        label
+        for u in used
+        if u.case.correction.verdict is not Verdict.ACCEPTED
+        for label in sorted(u.labels)
+        if (u.case.correction.id, label.casefold()) not in untouched
+    ]
+    return tuple(dict.fromkeys(edited or [label for u in used for label in sorted(u.labels)]))
 
 
 def readable(store: CaseStore, cases: Sequence[Case]) -> list[Case]:

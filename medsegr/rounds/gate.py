@@ -7,6 +7,7 @@ still says when to outline something and when nothing is there. Too few cases ar
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,23 +23,31 @@ from medsegr.rounds.tables import RoundStatus
 DRAWS = 2000
 LEVEL = 0.95
 UNKNOWN = 0.05
+MANY = 10
+"""Cases over which a mean is taken for certain enough to be held to the margin itself."""
 ABSENT = "absent"
 
 
 @dataclass(frozen=True)
 class GateConfig:
     """One configuration for all sites. `min_patients`: validation patients that a corrected structure needs; `useful`: mean Dice
-    that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what a structure with
-    `min_old_cases` regression cases may lose; `mean_margin`: what they may lose together; `share_margin`: what emission and N-acc
-    may lose, if that is more than one question; `regression`: a set to compare old structures on must be there."""
+    that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what may be lost by a
+    corrected structure, and by an old one, or all that a public set shows, with `MANY` regression cases (`allowed` with fewer;
+    with less than `min_old_cases` it is judged with its set only); `mean_margin`: what the sets may lose on average;
+    `share_margin`: what emission and N-acc may lose, if that is more than one question; `regression`: a set to compare old
+    structures on must be there."""
 
     min_patients: int = 3
     useful: float = 0.5
-    min_old_cases: int = 5
+    min_old_cases: int = 3
     margin: float = 0.05
     mean_margin: float = 0.015
     share_margin: float = 0.05
     regression: bool = True
+
+    def allowed(self, cases: int) -> float:
+        """What a mean over so few cases may lose: it is as much less certain than one over `MANY`."""
+        return self.margin * max(1.0, math.sqrt(MANY / cases))
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Scored:
 
     `kind` is "corrected" (a validation case of the ledger), "regression" (the fixed set), or "absent_corrected" and "absent" (of
     the same two, where nothing is there to outline). Dice is 1 for "not present" said rightly, 0 otherwise; `emitted` says
-    whether anything was outlined.
+    whether anything was outlined. `dataset`: the public set of a regression case.
     """
 
     kind: str
@@ -57,6 +66,7 @@ class Scored:
     challenger: float
     champion_emitted: bool
     challenger_emitted: bool
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfi
     mean, low, high = paired(cases)
     after = float(np.mean([s.challenger for s in cases]))
     numbers |= {"gain": mean, "gain_low": low, "gain_high": high, "corrected_after": after}
-    reasons = _losses(rows, numbers, config)
+    reasons = _losses(rows, numbers, config) + _set_losses(scores, config)
     if not low > 0:
         reasons.insert(
             0,
@@ -125,8 +135,10 @@ def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfi
         return Decision(RoundStatus.REFUSED, f"Not adopted, because {'; '.join(reasons)}.", rows, numbers)
     sentence = (
         f"Adopted: on {_several(len({s.patient for s in cases}), 'validation patient')} the Dice of {_named(kept)} rises by "
-        f"{mean:+.3f} (at least {low:+.3f}) to {after:.2f}, and nothing old got worse by more than the margin."
+        f"{mean:+.3f} (at least {low:+.3f}) to {after:.2f}, and nothing old that was judged got worse by more than its margin."
     )
+    if unjudged := set(corrected) - kept:
+        sentence += f" Too few validation patients to judge {_named(unjudged)}."
     return Decision(RoundStatus.ADOPTED, sentence, rows, numbers)
 
 
@@ -194,15 +206,16 @@ def _numbers(scores: Sequence[Scored]) -> dict[str, float]:
 def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfig) -> list[str]:
     """What got worse by more than its margin, in words."""
     old = [r for r in rows if r.kind == "regression"]
-    judged = [r for r in old if r.cases >= config.min_old_cases]
-    judged += [r for r in rows if r.kind == "corrected" and r.patients >= config.min_patients]
-    lost = [r for r in judged if r.before - r.after > config.margin]
+    lost = [
+        r for r in old if r.cases >= config.min_old_cases and r.before - r.after > config.allowed(r.cases)
+    ]
+    for row in rows:
+        if row.kind == "corrected":
+            enough = row.patients >= config.min_patients
+            if row.before - row.after > (config.margin if enough else config.allowed(row.patients)):
+                lost.append(row)
     reasons = [f"{r.label} falls from {r.before:.2f} to {r.after:.2f}" for r in lost]
-    if old:
-        change = float(np.mean([r.after - r.before for r in old]))
-        if change < -config.mean_margin:
-            reasons.append(f"old structures lose {-change:.3f} on average")
-    elif config.regression:
+    if not old and config.regression:
         reasons.append("there is no regression set beside the weights to compare old structures on")
     for name, words in (
         ("emission", "outlines asked for are given"),
@@ -214,6 +227,25 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
         several = fewer > 1.5  # one question is no verdict
         if before - after > config.share_margin and several:  # never so for NaN
             reasons.append(f"{words} in {100 * after:.0f} % in place of {100 * before:.0f} %")
+    return reasons
+
+
+def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
+    """Which public sets lost more than they may, all their structures together, as some have more structures than cases of each;
+    and what sets lose on average, each counting the same."""
+    sets: dict[str, list[Scored]] = defaultdict(list)
+    for score in scores:
+        if score.kind == "regression":
+            sets[score.dataset].append(score)
+    reasons, changes = [], []
+    for name, of in sorted(sets.items()):
+        before, after = (float(np.mean([getattr(s, who) for s in of])) for who in ("champion", "challenger"))
+        changes.append(after - before)
+        several = len({s.label for s in of}) > 1  # one structure alone is judged by its name
+        if several and len(of) >= config.min_old_cases and before - after > config.allowed(len(of)):
+            reasons.append(f"what {name} shows falls from {before:.2f} to {after:.2f}")
+    if changes and -np.mean(changes) > config.mean_margin:
+        reasons.append(f"old structures lose {-np.mean(changes):.3f} on average over their sets")
     return reasons
 
 

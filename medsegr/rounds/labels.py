@@ -157,7 +157,7 @@ class LabelList:
 
     def _row(self, session: Session, id_: int) -> LabelRow:
         """The row of a label that was added here."""
-        row = session.get(LabelRow, id_) if id_ < 2**31 else None
+        row = session.get(LabelRow, id_) if 0 < id_ < 2**31 else None
         if row is not None and row.editor != SHIPPED:
             return row
         if id_ not in self._ids(session).values():

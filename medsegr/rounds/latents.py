@@ -7,7 +7,6 @@ per channel and picture. `Latents.of(n)` gives maps that the model's own heads r
 from __future__ import annotations
 
 import json
-import lzma
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from medsegr.errors import CheckpointError
 from medsegr.model.encoder import Trunk
+from medsegr.rounds.errors import DAMAGED
 
 FORMAT = 1
 LEVELS = 15
@@ -95,7 +95,7 @@ def read_latents(path: Path) -> Latents:
             raise ValueError(f"format {int(arrays['format'])}")
         records = json.loads(bytes(arrays["records"]))
         return Latents(tuple(records), arrays["labels"], arrays)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path.name} of the checkpoint cannot be read as latents of format {FORMAT} ({error}); copy the checkpoint anew."
         ) from error
@@ -106,7 +106,7 @@ def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
+                np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _project(maps: Tensor, count: int, name: str, arrays: dict[str, NDArray[Any]]) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegr.rounds.errors import StoreError
+from medsegr.rounds.errors import DAMAGED, StoreError
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ class MaskFiles:
                     tuple(int(side) for side in stored["shape"]),
                     json.loads(bytes(stored["geometry"])),
                 )
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise StoreError(
                 "These masks are lost or damaged; restore the state folder, or ask the question again."
             ) from error

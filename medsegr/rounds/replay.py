@@ -62,19 +62,24 @@ def read_replay(checkpoint: Path) -> Mapping[str, list[FeatureCase]]:
     return found
 
 
-def choose(cases: Sequence[Case], count: int, seed: int) -> list[Case]:
-    """`count` cases: sets take turns, and each gives one that shows its structures shown least so far, of equal ones that which
-    looks least like those that it gave before (k-centre greedy: stains and scanners of a set differ)."""
+def choose(cases: Sequence[Case], count: int, seed: int, power: float = 0.0) -> list[Case]:
+    """`count` cases: sets take turns (one with n structures n^`power` times as often as one with a single structure), and each
+    gives one that shows its structures shown least so far, of equal ones that which looks least like those that it gave before
+    (k-centre greedy: stains and scanners of a set differ)."""
     rng = random.Random(seed)
     pool = rng.sample(list(cases), len(cases))
     looks = {id(c): _thumbnail(c) for c in pool}
+    structures: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        structures[case.dataset] |= case.present
     shown: dict[str, int] = defaultdict(int)
     given: dict[str, list[Case]] = defaultdict(list)
 
     def rank(case: Case) -> tuple[float, ...]:
         least = min((shown[name] for name in case.present), default=0)
         others = [np.abs(looks[id(case)] - looks[id(other)]).mean() for other in given[case.dataset]]
-        return len(given[case.dataset]), least, -len(case.present), -min(others, default=0.0)
+        turns = len(others) / max(1, len(structures[case.dataset])) ** power
+        return turns, least, -len(case.present), -min(others, default=0.0)
 
     chosen: list[Case] = []
     while pool and len(chosen) < count:

@@ -212,7 +212,7 @@ class RoundLog:
 
 
 def _row(session: Session, round_id: int) -> RoundRow:
-    row = session.get(RoundRow, round_id)
+    row = session.get(RoundRow, round_id) if 0 < round_id < 2**31 else None
     if row is None:
         raise StoreError("No round has this number; `GET /medsegr/rounds` lists those that exist.")
     return row

@@ -40,6 +40,7 @@ from medsegr.rounds.registry import Registry, Version
 from medsegr.rounds.replay import read_replay
 from medsegr.rounds.report import write_report
 from medsegr.rounds.rounds_log import Round, RoundLog
+from medsegr.rounds.scores import Scores
 from medsegr.rounds.scoring import (
     answer,
     case_questions,
@@ -238,7 +239,8 @@ def freeze(
         sides.append(tuple(usable(readable(store, cases), names, said)))
     train, val = sides
     new = [used for used in train if used.case.correction.id not in set(learnt)]
-    return Frozen(train, val, corrected_labels(new or train))
+    right = {(s.correction_id, s.label.casefold()) for s in Scores(store.database).of() if s.dice >= 1}
+    return Frozen(train, val, corrected_labels(new or train, right))
 
 
 def spelling(database: Database, targets: Sequence[str]) -> dict[str, str]:

@@ -29,9 +29,9 @@ from medsegr.rounds.examples import MIN_PIXELS, Drawn, concept_of, named_again
 from medsegr.rounds.features import FeatureCase
 from medsegr.rounds.gate import Scored
 
-PER_PICTURE = 6
+PER_PICTURE = 8
 """Questions by name about one regression picture."""
-ABSENT_PER_PICTURE = 3
+ABSENT_PER_PICTURE = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +175,15 @@ def compared(
 ) -> list[Scored]:
     """Both models' answers side by side."""
     return [
-        Scored(q.kind, q.label, q.patient, a.dice, b.dice, a.emitted, b.emitted)
+        Scored(
+            q.kind,
+            q.label,
+            q.patient,
+            a.dice,
+            b.dice,
+            a.emitted,
+            b.emitted,
+            q.latent.case.dataset if q.latent else "",
+        )
         for q, a, b in zip(questions, champion, challenger, strict=True)
     ]

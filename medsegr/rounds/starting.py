@@ -169,6 +169,9 @@ class RoundStarter:
                    "--checkpoint", str(self.checkpoint)]  # fmt: skip
         paths = [path or str(Path.cwd()) for path in sys.path]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        environment.pop(
+            URL_VARIABLE, None
+        )  # of the shell that started the server; the server's own database counts
         if not self.database.is_sqlite:
             environment[URL_VARIABLE] = self.database.url.render_as_string(hide_password=False)
         with self._lock, self.printed(round_id).open("ab") as printed:

@@ -16,6 +16,7 @@ from medsegr.rounds.audit import append
 from medsegr.rounds.cases import CaseStore
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
+from medsegr.rounds.leftovers import forget_images
 from medsegr.rounds.tables import (
     AuditRow,
     CaseRow,
@@ -114,7 +115,8 @@ def remove_patient(database: Database, key: str, by: str, images: Iterable[str] 
     The patient's images are those of its cases, and `images`, which the caller may know of (of an image that was asked about
     and never corrected nobody here knows whose it is). Rows stay, emptied, and so does the patient's line in the ledger: its
     corrections are withdrawn, and later ones are as well (`is_removed`). Working folders of rounds that saw a case go too,
-    since their pages show images. Raises `StoreError` for an unknown patient, `InUse` while a round that uses a case is open.
+    since their pages show images, and so do labels, skips and looks that name an image. Raises `StoreError` for an unknown
+    patient, `InUse` while a round that uses a case is open.
     """
     return remove_patients(database, [key], by, images)
 
@@ -148,6 +150,7 @@ def remove_patients(database: Database, keys: Sequence[str], by: str, images: It
         folder = database.paths.rounds / str(number)
         if folder.exists():
             remove(folder)
+    forget_images(database.folder, names)
     return Removal(corrections, versions, rounds)
 
 
@@ -204,9 +207,13 @@ def _trained(session: Session) -> dict[str, set[str]]:
     """Version -> ids of the corrections that it, or one that it grew out of, was trained on; in the order of numbers."""
     of_round = {row.id: trained_ids(row.data) for row in session.execute(select(RoundRow.id, RoundRow.data))}
     found: dict[str, set[str]] = {}
-    rows = select(VersionRow.name, VersionRow.parent, VersionRow.round_id).order_by(VersionRow.number)
-    for name, parent, round_id in session.execute(rows):  # a parent has a lower number
-        found[name] = of_round.get(round_id, set()) | found.get(parent, set())
+    rows = select(VersionRow.name, VersionRow.parent, VersionRow.round_id, VersionRow.meta).order_by(
+        VersionRow.number
+    )
+    for name, parent, round_id, meta in session.execute(rows):  # a parent has a lower number
+        own = meta.get("data")  # a round that is taken up again may freeze other data than this version saw
+        trained = trained_ids(own) if own else of_round.get(round_id, set())
+        found[name] = trained | found.get(parent, set())
     return found
 
 

@@ -75,12 +75,7 @@ def read_grids(image: ImageFile) -> Sequence[Geometry]:
     """The grid of a file, or of every stack of a DICOM series, from headers alone; raises `ImageError`."""
     if not image.path.is_dir():
         return [Geometry.of(read_image(image.path))]
-    found = []
-    for stack in stacks(files_below(image.path)):
-        affine = stack.affine
-        rows = None if affine is None else tuple(tuple(float(v) for v in row) for row in affine)
-        found.append(Geometry(stack.shape, rows, None if rows else stack.spacing_mm))
-    return found
+    return [Geometry.of_stack(stack) for stack in stacks(files_below(image.path))]
 
 
 def label_router(
@@ -144,7 +139,7 @@ def _keep(
         raw = (form.files["label"].filename or "").lower().endswith(".bin")
         labels, geometry = _read(path, grids_of(image), raw)
         values = _checked_values(labels.values, upload.names)
-        turn = turns.last_answered(image.id, upload.client_id, upload.editor)
+        turn = _on(turns, turns.last_answered(image.id, upload.client_id, upload.editor), geometry)
         new = _correction(upload, turn, values, geometry)
         file = folder / f"label{labels.suffix}"
         if labels.moved or labels.suffix == ".bin":
@@ -161,6 +156,14 @@ def _keep(
                     500, "The label was saved, but not recorded as a correction; send it once more."
                 ) from error
     return label_id, stored
+
+
+def _on(turns: TurnStore, turn: Turn | None, geometry: Geometry) -> Turn | None:
+    """The turn, if its masks lie on this grid: the last answer may have been about another stack of the series."""
+    if turn is None:
+        return None
+    answered = turns.packed_masks(turn).geometry
+    return turn if not answered or Geometry.from_json(answered).fits(geometry) else None
 
 
 def _place(turn: Turn | None) -> dict[str, int]:

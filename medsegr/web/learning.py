@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from medsegr.imaging import Picture, Volume, read_image
 from medsegr.imaging.dicom_headers import files_below, read_headers, text
@@ -34,7 +35,7 @@ from medsegr.rounds.tables import AuditRow, CaseRow, CorrectionRow, WithdrawalRo
 from medsegr.rounds.withdrawals import is_removed, mark_withdrawn
 from medsegr.web.asked_slices import asked_slices, keep_asked
 from medsegr.web.image_files import ImageFile
-from medsegr.web.masks import unpack
+from medsegr.web.masks import Geometry, unpack
 
 logger = logging.getLogger(__name__)
 PATIENTS_FILE = "patients.csv"
@@ -151,17 +152,15 @@ class Learner:
                 first = first_patient(session, correction.image_id)
             key, kind = first or self.patient_of(image)
             with self.database.writing() as session:
-                own = self.keys.of(image.id)[
-                    0
-                ]  # the image may have been removed before anything was known of its patient
-                if is_removed(session, key) or is_removed(session, own):
-                    mark_withdrawn(session, correction.id, SERVER, "The patient was removed.")
+                if self._withdrawn(session, correction, key):
                     return None
-            pictured, chosen = _read(image, turn, masks.packed.shape)
+            pictured, chosen = _read(image, turn, masks.packed)
             slices = self._slices(pictured, masks, turn, chosen)
         modality = pictured.modality[:16] if pictured.modality else None
         with self.database.writing() as session:
             key, kind = first_patient(session, correction.image_id) or (key, kind)  # now nobody else writes
+            if self._withdrawn(session, correction, key):  # removed while the image was read
+                return None
             stratum = modality or "unknown"
             case = self.cases.add(correction.id, key, kind, stratum, modality, slices, session=session)
             detail = {"split": case.split.value, "slices": case.slices, "sha256": case.sha256}
@@ -169,6 +168,14 @@ class Learner:
         if first is None and kind == PATIENTS_CSV:
             self._warn_of_images_apart(image, case)
         return case
+
+    def _withdrawn(self, session: Session, correction: Correction, key: str) -> bool:
+        """Whether the patient was removed; the correction is withdrawn then. The image itself may have been removed, before
+        anything was known of its patient."""
+        removed = is_removed(session, key) or is_removed(session, self.keys.of(correction.image_id)[0])
+        if removed:
+            mark_withdrawn(session, correction.id, SERVER, "The patient was removed.")
+        return removed
 
     def _warn_of_images_apart(self, image: ImageFile, case: Case) -> None:
         """Say so where `patients.csv` gives a new image to a patient whose other images were kept before it named them."""
@@ -243,15 +250,16 @@ def _held(image: ImageFile) -> Iterator[ImageFile]:
             release()
 
 
-def _read(image: ImageFile, turn: Turn | None, shape: tuple[int, ...]) -> tuple[Picture | Volume, ImageFile]:
-    """The image that the correction's masks lie on, and which one of a DICOM series' stacks it is: the one that was asked
-    about, else the first on whose grid they fit. Raises `MedSegRError`.
+def _read(image: ImageFile, turn: Turn | None, masks: PackedMasks) -> tuple[Picture | Volume, ImageFile]:
+    """The image that the correction's masks lie on, and which one of a DICOM series' stacks it is: of those on whose grid they
+    lie the one that was asked about, else the first. Raises `MedSegRError`.
     """
     if not image.stacks:
         return read_image(image.path), image
     asked = turn.options.get("stack") if turn else None
-    fitting = (n for n, stack in enumerate(image.stacks, start=1) if tuple(stack.shape[:3]) == shape)
-    number = asked if isinstance(asked, int) and 0 < asked <= len(image.stacks) else next(fitting, None)
+    grid = Geometry.from_json(masks.geometry)
+    fitting = [n for n, stack in enumerate(image.stacks, start=1) if Geometry.of_stack(stack).fits(grid)]
+    number = asked if asked in fitting else next(iter(fitting), None)
     if number is None:
         raise StoreError("No stack of the series has the grid of the correction's masks.")
     chosen = replace(image, n=number)

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegr.imaging import Picture, Volume, write_label_map
+from medsegr.imaging.dicom_series import Stack
 from medsegr.web.errors import Refusal
+
+SAME_PLACE_MM = 0.01
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,20 @@ class Geometry:
         return cls(
             tuple(image.voxels.shape[:3]), affine=tuple(tuple(float(v) for v in row) for row in affine)
         )
+
+    @classmethod
+    def of_stack(cls, stack: Stack) -> Geometry:
+        """The grid of a stack of a DICOM series, from its headers."""
+        rows = None if stack.affine is None else tuple(tuple(float(v) for v in row) for row in stack.affine)
+        return cls(tuple(stack.shape), rows, None if rows else stack.spacing_mm)
+
+    def fits(self, other: Geometry) -> bool:
+        """Whether both are one grid, as far as both know where they lie (to a hundredth of a millimetre)."""
+        placed = self.affine is not None and other.affine is not None
+        same_place = not placed or np.allclose(
+            np.asarray(self.affine), np.asarray(other.affine), rtol=0, atol=SAME_PLACE_MM
+        )
+        return self.shape == other.shape and same_place
 
     @property
     def is_volume(self) -> bool:

@@ -36,7 +36,7 @@ def state(tmp_path: Path) -> Path:
     return folder
 
 
-def run(*arguments: str, code: int = 0) -> str:
+def run(*arguments: str | Path, code: int = 0) -> str:
     done = runner.invoke(state_app, [str(part) for part in arguments], catch_exceptions=False)
     assert done.exit_code == code, done.output
     return done.output
@@ -99,3 +99,23 @@ def test_a_state_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(MedSegRError, match="does not exist"):
         run("audit", "--state", str(tmp_path / "typo"))
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_folder_without_a_database_is_no_state(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    for command in (("backup", tmp_path / "b.zip"), ("audit",)):
+        with pytest.raises(MedSegRError, match="has no medsegr.sqlite"):
+            run(*command, "--state", tmp_path / "state")
+    assert not (tmp_path / "b.zip").exists() and not any((tmp_path / "state").iterdir())
+
+
+def test_a_postgres_database_is_asked_for_and_not_replaced_by_an_empty_one(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = "postgresql://u@127.0.0.1:9/none"
+    with pytest.raises(MedSegRError, match="cannot be used"):
+        run("backup", tmp_path / "b.zip", "--state", state, "--database", nobody)
+    monkeypatch.setenv("MEDSEGR_DATABASE", nobody)
+    with pytest.raises(MedSegRError, match="cannot be used"):
+        run("backup", tmp_path / "b.zip", "--state", state)
+    assert not (tmp_path / "b.zip").exists()

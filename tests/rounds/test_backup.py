@@ -36,6 +36,11 @@ def state(tmp_path: Path) -> TurnStore:
     (version / "model.safetensors").chmod(0o444)
     (turns.database.paths.models / ".draft").mkdir()
     (turns.database.paths.models / ".draft" / "half").write_text("x")
+    work = turns.database.paths.rounds / "1"
+    (work / "challenger").mkdir(parents=True)
+    (work / "challenger" / "weights").write_text("x")
+    (work / "page.html").write_text("adopted")
+    (turns.folder / "skipped.jsonl").write_text("{}")
     (turns.folder / "login").mkdir()
     (turns.folder / "login" / "tokens.jsonl").write_text("secret")
     return turns
@@ -48,6 +53,7 @@ def test_everything_comes_back(state: TurnStore, tmp_path: Path) -> None:
     with zipfile.ZipFile(target) as archive:
         names = set(archive.namelist())
     assert "patient.key" in names and "models/v0001-abcd/meta.json" in names
+    assert {"rounds/1/page.html", "skipped.jsonl"} < names and not any("challenger" in n for n in names)
     assert not any("draft" in name or "token" in name or name.endswith(".part") for name in names)
 
     assert restore(target, tmp_path / "new") == made

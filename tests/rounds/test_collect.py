@@ -74,6 +74,16 @@ def test_labels_are_spelt_as_the_list_has_them(place: Place) -> None:
     assert corrected_labels(used) == ("liver",)
 
 
+def test_what_an_edit_left_as_it_was_is_not_what_was_corrected(place: Place) -> None:
+    database = place.open()
+    stored = corrected(database, "a", liver=block(1), spleen=block(2))
+    _keep(database, stored)
+    used = _used(database)
+    assert corrected_labels(used, {(stored.id, "spleen")}) == ("liver",)
+    both = {(stored.id, "spleen"), (stored.id, "liver")}
+    assert corrected_labels(used, both) == ("liver", "spleen")
+
+
 def test_labels_that_a_stock_client_lists_and_does_not_draw_are_no_denials(place: Place) -> None:
     database = place.open()
     stored = corrected(database, origin=Origin.DATASTORE, liver=block(1), spleen=block(0))

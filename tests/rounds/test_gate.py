@@ -110,6 +110,33 @@ def test_an_old_structure_that_falls_is_named() -> None:
     assert "liver falls from 0.80 to 0.60" in decision.sentence
 
 
+def test_a_set_with_more_structures_than_cases_of_each_is_judged_as_one() -> None:
+    teeth = [replace(_case(n, 0.8, 0.7, "regression", f"tooth {n}"), dataset="teeth") for n in range(12)]
+    sets = [replace(_case(n, 0.8, 0.82, "regression", f"o {n}"), dataset=f"set {n}") for n in range(20)]
+    decision = decide([*BETTER, *teeth, *sets], ["optic disc"])
+    assert decision.status is RoundStatus.REFUSED
+    assert "what teeth shows falls from 0.80 to 0.70" in decision.sentence
+
+
+def test_few_cases_are_held_to_a_wider_margin() -> None:
+    config = GateConfig()
+    assert config.allowed(40) == config.allowed(10) == pytest.approx(0.05)
+    assert config.allowed(3) == pytest.approx(0.05 * (10 / 3) ** 0.5)
+    for after, adopted in ((0.72, True), (0.70, False)):
+        spleen = [_case(n, 0.8, after, "regression", "spleen") for n in range(3)]
+        others = [replace(_case(n, 0.8, 0.81, "regression", f"o {n}"), dataset=f"set {n}") for n in range(12)]
+        assert decide([*BETTER, *spleen, *others], ["optic disc"]).adopted is adopted
+
+
+def test_a_structure_with_too_few_patients_is_named_and_may_not_be_ruined() -> None:
+    iris = [_case(n, 0.0, 0.1, label="iris") for n in range(2)]
+    decision = decide([*BETTER, *iris, *OLD], ["optic disc", "iris"])
+    assert decision.adopted and "Too few validation patients to judge iris." in decision.sentence
+    ruined = [_case(n, 0.9, 0.1, label="spleen") for n in range(2)]
+    decision = decide([*BETTER, *ruined, *OLD], ["optic disc", "spleen"])
+    assert decision.status is RoundStatus.REFUSED and "spleen falls from 0.90 to 0.10" in decision.sentence
+
+
 def test_old_structures_may_not_fall_together_either() -> None:
     worse = [_case(n, 0.8, 0.77, "regression", f"organ {n}") for n in range(20)]
     decision = decide([*BETTER, *worse], ["optic disc"])

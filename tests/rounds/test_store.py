@@ -164,6 +164,22 @@ def test_a_state_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> N
         TurnStore(tmp_path / "file" / "state")
 
 
+def test_a_byte_that_changed_anywhere_in_masks_is_one_sentence_or_none(tmp_path: Path) -> None:
+    store = TurnStore(tmp_path)
+    turn_id = store.add(NewTurn("a", "?"))
+    finish(store, turn_id, [np.random.default_rng(0).random((60, 50)) < 0.5])
+    path = next((tmp_path / "masks").rglob("*.npz"))
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            store.mask(turn_id, 1)  # a name or a date within the archive may change without harm
+        except StoreError:
+            refused += 1
+    assert refused > len(whole) / 7 / 2
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a zip"])
 def test_masks_that_are_lost_or_damaged_are_one_sentence(tmp_path: Path, content: bytes | None) -> None:
     store = TurnStore(tmp_path)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from state_rows import Place, answered, block, case, corrected, slices
 
 from medsegr.rounds.audit import Audit
@@ -68,6 +68,16 @@ def test_a_correction_that_was_withdrawn_is_used_no_more(database: Database) -> 
         withdraw(database, "0" * 32, "chief", "?")
 
 
+def test_a_version_names_what_it_saw_though_its_round_was_taken_up_again_with_less(
+    database: Database,
+) -> None:
+    first, second = case(database, "p1"), case(database, "p1")
+    name = version(database, 1, "base", [second])  # what the round froze when it was taken up again
+    with database.writing() as session:
+        session.execute(update(VersionRow).values(meta={"data": {"train": [first, second]}}))
+    assert withdraw(database, first, "chief", "Wrong side.").versions == (name,)
+
+
 def test_an_editors_corrections_are_withdrawn_together(database: Database) -> None:
     ids = [case(database, f"p{n}", editor=editor) for n, editor in enumerate(("ann", "bad", "ann", "bad"))]
     name = version(database, 1, "base", {ids[1]: "hash"})
@@ -100,11 +110,22 @@ def test_a_removed_patient_leaves_nothing_but_numbers(place: Place) -> None:
     name = version(database, 1, "base", [stored.id, kept.id])
     (database.paths.rounds / "1").mkdir()
     (database.paths.rounds / "1" / "page.html").write_text("a picture")
+    labels = database.folder / "labels" / "labels" / "final"
+    labels.mkdir(parents=True)
+    for file in ("scan.json", "scan.1a2b.nrrd", "other.json", "scan2.json"):
+        (labels / file).write_text("{}")
+    (database.folder / "looks").mkdir()
+    lines = "\n".join(f'{{"image": "{image}"}}' for image in ("scan", "other")) + '\n{"image": "sc'
+    for file in ("looks/1.jsonl", "skipped.jsonl"):
+        (database.folder / file).write_text(lines)
 
     found = remove_patient(database, "p1", "chief")
     assert set(found.corrections) == {stored.id, without_case.id}
     assert (found.versions, found.rounds) == ((name,), (1,))
     assert not (database.paths.rounds / "1").exists()
+    assert {path.name for path in labels.iterdir()} == {"other.json", "scan2.json"}
+    for file in ("looks/1.jsonl", "skipped.jsonl"):
+        assert (database.folder / file).read_text() == '{"image": "other"}\n{"image": "sc'
     emptied = turns.get(asked)
     assert (emptied.question, emptied.answer, emptied.history, emptied.findings) == ("", "", [], [])
     assert emptied.image_id == "removed" and emptied.options == {}

@@ -65,6 +65,9 @@ def test_a_structure_is_added_and_described_by_whoever_logged_in(server: Learnin
     said = {"names": ["Regenbogenhaut"], "location": "behind the cornea", "facts": ["surrounds the pupil"]}
     assert label["knowledge"] == said and listed(server)["iris"] == label
     server.user = User("bob")
+    for number in (10**20, -(10**20)):
+        nobody = server.client.put(f"/medsegr/labels/{number}/knowledge", json={"facts": ["is coloured"]})
+        assert nobody.status_code == 404
     told = server.client.put("/medsegr/labels/5/knowledge", json={"facts": ["is coloured"]})
     assert told.status_code == 200
     assert told.json()["knowledge"] == {"names": [], "location": "", "facts": ["is coloured"]}

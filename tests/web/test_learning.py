@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from medsegr.rounds.scores import Scores
 from medsegr.rounds.store import NewTurn, TurnStore
 from medsegr.rounds.tables import PatientRow, Split
 from medsegr.rounds.withdrawals import remove_patient, withdraw, withdrawn
+from medsegr.web import learning
 from medsegr.web.asked_slices import asked_slices, keep_asked
 from medsegr.web.correcting import pack
 from medsegr.web.corrections import corrections_router
@@ -339,6 +341,24 @@ def test_a_dicom_series_has_its_patient_and_the_stack_that_was_meant(
     assert len(Ledger(turns.database).patients()) == 1
 
 
+def test_of_two_stacks_of_one_size_the_one_is_read_on_which_the_masks_lie(
+    turns: TurnStore, learner: Learner, archive: Archive, studies: Path
+) -> None:
+    files = series(studies / "series", "PAT 1")
+    body = stacks(files)[0]
+    moved = replace(body, affine=body.affine + np.array([[0, 0, 0, 40.0]] + [[0.0] * 4] * 3))
+    archive.images["s1"] = ImageFile("s1", studies / "series", (moved, body))
+    grid = Geometry.of_stack(body)
+    assert not grid.fits(Geometry.of_stack(moved)) and grid.fits(Geometry(grid.shape))
+    masks = learner.database.correction_masks
+    stored = store(turns, {"body": block(grid, 3)}, image="s1", geometry=grid)
+    packed = masks.read_packed(stored.id, 1)
+    assert learning._read(archive.images["s1"], None, packed)[1].n == 2
+    elsewhere = replace(packed, geometry={**packed.geometry, "affine": (np.eye(4) * 3).tolist()})
+    with pytest.raises(StoreError, match="No stack"):
+        learning._read(archive.images["s1"], None, elsewhere)
+
+
 def test_withdrawn_corrections_and_removed_patients_stay_out(
     turns: TurnStore, learner: Learner, archive: Archive
 ) -> None:
@@ -354,6 +374,23 @@ def test_withdrawn_corrections_and_removed_patients_stay_out(
     later = store(turns, {"liver": block(VOLUME, 3)})
     assert learner.learn(later) is None and cases(learner) == []
     assert later.id in withdrawn(turns.database) and learner.build_missing() == 0
+
+
+def test_a_patient_who_is_removed_while_the_image_is_read_stays_out(
+    turns: TurnStore, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = learner.learn(store(turns, {"liver": block(VOLUME, 2)}))
+    assert kept is not None
+    reading = learning.capture
+
+    def removed_meanwhile(*arguments: Any) -> Any:
+        remove_patient(turns.database, kept.patient_key, "chief")
+        return reading(*arguments)
+
+    monkeypatch.setattr(learning, "capture", removed_meanwhile)
+    later = store(turns, {"liver": block(VOLUME, 3)})
+    assert learner.learn(later) is None and cases(learner) == []
+    assert later.id in withdrawn(turns.database)
 
 
 def test_only_slices_that_were_asked_about_are_kept(turns: TurnStore, learner: Learner) -> None:

@@ -158,6 +158,9 @@ def test_without_rounds(build: Callable[..., Built]) -> None:
     for method, path, status in (
         ("GET", "/medsegr/rounds/7", 404),
         ("GET", "/medsegr/rounds/7/page", 404),
+        ("GET", f"/medsegr/rounds/{10**20}", 404),
+        ("GET", f"/medsegr/rounds/-{10**20}/page", 404),
+        ("DELETE", f"/medsegr/rounds/{10**20}", 404),
         ("DELETE", "/medsegr/rounds/7", 404),
         ("POST", "/medsegr/models/nobody/promote", 404),
         ("POST", "/medsegr/models/rollback", 409),
