@@ -28,6 +28,7 @@ from medsegr.imaging.dicom_headers import files_below
 from medsegr.imaging.dicom_series import stacks
 from medsegr.imaging.label_reading import LabelMap, read_label_map, read_raw_labels
 from medsegr.rounds.corrections import Correction, CorrectionStore, NewCorrection, NewFinding, Origin, Verdict
+from medsegr.rounds.errors import StoreError
 from medsegr.rounds.labels import markup_problem
 from medsegr.rounds.store import Turn, TurnStore
 from medsegr.web.correcting import MAX_LABEL, pack
@@ -162,7 +163,10 @@ def _on(turns: TurnStore, turn: Turn | None, geometry: Geometry) -> Turn | None:
     """The turn, if its masks lie on this grid: the last answer may have been about another stack of the series."""
     if turn is None:
         return None
-    answered = turns.packed_masks(turn).geometry
+    try:
+        answered = turns.packed_masks(turn).geometry
+    except StoreError:  # lost or damaged: no reason to refuse a label
+        return turn
     return turn if not answered or Geometry.from_json(answered).fits(geometry) else None
 
 

@@ -340,6 +340,20 @@ def test_a_series_takes_labels_on_each_of_its_stacks(
     assert shapes == [("body", (128, 128, 3)), ("scout", (128, 64, 1))]
 
 
+def test_a_label_on_another_stack_corrects_no_answer_about_this_one(
+    client: TestClient, turns: TurnStore, shelf: Shelf, studies: Path
+) -> None:
+    series(studies / "series")
+    body, scout = read_grids(ImageFile("series", studies / "series"))
+    turn = finished(turns, {"body": block(scout, 2)}, scout, image="series")
+    told = {"label_info": [{"name": "body", "idx": 1}], "client_id": "c1"}
+    for grid in (body, scout):
+        values = np.zeros(grid.shape, np.uint8)
+        values[2:9, 3] = 1
+        assert put(client, "series", nifti(values, np.asarray(grid.affine)), **told).status_code == 200
+    assert [c.turn_id for c in recorded(turns)] == [None, turn]
+
+
 def test_params_reach_no_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     put(client, "vol", nifti(), label_info=[{"name": "Xylophone", "idx": 1}], question="Xylophone")
     assert "Xylophone" not in caplog.text and json.dumps("Xylophone") not in caplog.text
