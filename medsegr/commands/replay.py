@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+STRUCTURES_POWER = 0.25
+"""Sets with many structures are to be remembered in more pictures than those with one."""
+
 
 def replay(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory to write replay.npz into.")],
@@ -15,10 +18,10 @@ def replay(
     side: Annotated[
         int, typer.Option(help="Side in pixels that the pictures are encoded at; 0 = the checkpoint's.")
     ] = 0,
-    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 46,
+    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 40,
     regression: Annotated[
         int, typer.Option(help="Pictures of patients kept out of training that rounds are judged on.")
-    ] = 16,
+    ] = 42,
     licence: Annotated[
         str, typer.Option(help="'permissive' leaves the other sets out, as in training.")
     ] = "any",
@@ -37,7 +40,10 @@ def replay(
     cases = load_cases(conversations, root, side or read_config(checkpoint).image_size)
     trained = [c for c in cases if not kept_for_calibration(c, 0.05)]
     kept = [c for c in cases if kept_for_calibration(c, 0.05)]
-    parts = {"replay": choose(trained, pictures, seed), "regression": choose(kept, regression, seed)}
+    parts = {
+        "replay": choose(trained, pictures, seed, STRUCTURES_POWER),
+        "regression": choose(kept, regression, seed),
+    }
     write_replay(checkpoint / REPLAY, load_checkpoint(checkpoint).model, parts, seed=seed)
     size = (checkpoint / REPLAY).stat().st_size / 2**20
     Console().print(

@@ -67,11 +67,14 @@ def owner_pid(owner: str) -> int | None:
 
 def give_way(pid: int, steps: int) -> None:
     """Have a process of a session of its own, just started, run after this one: `steps` nicer, as far as there are steps. Where
-    Linux shares out processor time by session first, its session does as well, or niceness would mean nothing to this one.
+    Linux shares out processor time by session first, its session does as well, or niceness would mean nothing to this one. Linux
+    also takes it for a batch job then, whose threads take no core from a running thread when they wake.
     """
     niceness = min(os.nice(0) + steps, NICEST)
     with suppress(psutil.Error):
         psutil.Process(pid).nice(niceness)
+    with suppress(OSError, AttributeError):
+        os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
     with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(niceness), "ascii")
 

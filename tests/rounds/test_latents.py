@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import pytest
 import torch
 
 from medsegr.errors import CheckpointError
+from medsegr.model.checkpoint import read_config, resolve
 from medsegr.model.encoder import Trunk
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.facts import load_knowledge
 from medsegr.rounds.examples import Drawn, training_case
 from medsegr.rounds.features import encode
+from medsegr.rounds.gate import GateConfig
 from medsegr.rounds.latents import read_latents, write_latents
 from medsegr.rounds.replay import REPLAY, choose, distilled, read_replay, write_replay
+from medsegr.rounds.scoring import regression_questions
 from medsegr.training.images import Case
 
 SIDE = 64
@@ -102,6 +106,17 @@ def test_what_lies_where_the_clinician_drew_is_not_kept_as_another_structure(
     name, mask = next(iter(seen.items()))
     assert name not in distilled(tiny, feature, {"something else": mask})
     assert name in distilled(tiny, feature, {"something else": np.zeros_like(mask)})
+
+
+def test_what_ships_has_enough_cases_to_judge_what_is_old() -> None:
+    checkpoint = resolve("embedded")
+    config = read_config(checkpoint)
+    pictures = read_replay(checkpoint)["regression"]
+    asked = regression_questions(pictures, 1, 0, load_knowledge().concepts, config.targets)
+    cases = Counter(question.label for question in asked if question.kind == "regression")
+    assert sum(count >= GateConfig().min_old_cases for count in cases.values()) >= 12
+    sets = Counter(q.latent.case.dataset for q in asked if q.kind == "regression" and q.latent)
+    assert sum(count >= GateConfig().min_old_cases for count in sets.values()) >= 10
 
 
 def test_sets_take_turns_and_give_what_looks_different() -> None:
