@@ -7,7 +7,6 @@ still says when to outline something and when nothing is there. Too few cases ar
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,8 +31,9 @@ ABSENT = "absent"
 class GateConfig:
     """One configuration for all sites. `min_patients`: validation patients that a corrected structure needs; `useful`: mean Dice
     that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what may be lost by a
-    corrected structure, and by an old one, or all that a public set shows, with `MANY` regression cases (`allowed` with fewer;
-    with less than `min_old_cases` it is judged with its set only); `mean_margin`: what the sets may lose on average;
+    corrected structure, and by an old one, or all that a public set shows, with `MANY` regression cases; one with fewer must
+    have lost that much, and something for certain (`fell`); with less than `min_old_cases` it is judged with its set only.
+    `lone_margin`: what a corrected structure with fewer patients may lose; `mean_margin`: what the sets may lose on average;
     `share_margin`: what emission and N-acc may lose, if that is more than one question; `regression`: a set to compare old
     structures on must be there."""
 
@@ -41,13 +41,10 @@ class GateConfig:
     useful: float = 0.5
     min_old_cases: int = 3
     margin: float = 0.05
+    lone_margin: float = 0.2
     mean_margin: float = 0.015
     share_margin: float = 0.05
     regression: bool = True
-
-    def allowed(self, cases: int) -> float:
-        """What a mean over so few cases may lose: it is as much less certain than one over `MANY`."""
-        return self.margin * max(1.0, math.sqrt(MANY / cases))
 
 
 @dataclass(frozen=True)
@@ -207,12 +204,14 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
     """What got worse by more than its margin, in words."""
     old = [r for r in rows if r.kind == "regression"]
     lost = [
-        r for r in old if r.cases >= config.min_old_cases and r.before - r.after > config.allowed(r.cases)
+        r
+        for r in old
+        if r.cases >= config.min_old_cases and fell(r.after - r.before, r.high, r.cases, config)
     ]
     for row in rows:
         if row.kind == "corrected":
-            enough = row.patients >= config.min_patients
-            if row.before - row.after > (config.margin if enough else config.allowed(row.patients)):
+            margin = config.margin if row.patients >= config.min_patients else config.lone_margin
+            if row.before - row.after > margin:
                 lost.append(row)
     reasons = [f"{r.label} falls from {r.before:.2f} to {r.after:.2f}" for r in lost]
     if not old and config.regression:
@@ -230,6 +229,12 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
     return reasons
 
 
+def fell(change: float, high: float, cases: int, config: GateConfig) -> bool:
+    """Whether what is old lost more than the margin; with less than `MANY` cases, of which one that is missed can make as much,
+    only where the interval of the change ends at `high` below zero as well."""
+    return change < -config.margin and (cases >= MANY or high < 0)
+
+
 def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
     """Which public sets lost more than they may, all their structures together, as some have more structures than cases of each;
     and what sets lose on average, each counting the same."""
@@ -240,9 +245,10 @@ def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
     reasons, changes = [], []
     for name, of in sorted(sets.items()):
         before, after = (float(np.mean([getattr(s, who) for s in of])) for who in ("champion", "challenger"))
-        changes.append(after - before)
+        change, _, high = paired(of)
+        changes.append(change)
         several = len({s.label for s in of}) > 1  # one structure alone is judged by its name
-        if several and len(of) >= config.min_old_cases and before - after > config.allowed(len(of)):
+        if several and len(of) >= config.min_old_cases and fell(change, high, len(of), config):
             reasons.append(f"what {name} shows falls from {before:.2f} to {after:.2f}")
     if changes and -np.mean(changes) > config.mean_margin:
         reasons.append(f"old structures lose {-np.mean(changes):.3f} on average over their sets")

@@ -256,6 +256,10 @@ def test_a_round_gives_way_to_the_server_whatever_the_server_gives_way_to(
         expected = min(os.nice(0) + steps, 19)
         own, session = niceness(starter._children[begun.id].pid)
         assert own == expected
+        assert (
+            not hasattr(os, "SCHED_BATCH")
+            or os.sched_getscheduler(starter._children[begun.id].pid) == os.SCHED_BATCH
+        )
         assert steps == 40 or session == expected  # a second change within 0.1 s may be refused
         starter.cancel(begun.id, "ann")
 
