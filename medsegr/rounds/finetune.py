@@ -35,6 +35,8 @@ SAVE_S = 60.0
 """The state of a training is kept this often."""
 SETTLED = 1 / 3
 """How often a structure is drawn that the champion has learnt, beside one with new corrections."""
+ALIKE = 4.0
+"""How often replay of a corrected modality is drawn, beside that of others."""
 NAMING_PICTURES = 12
 """A new structure is named by answers about this many pictures."""
 
@@ -109,17 +111,26 @@ def fresh_first(features: Sequence[FeatureCase], fresh: Collection[str]) -> dict
     return {name: 1.0 if name in fresh else rest for one in features for name in one.case.present}
 
 
-def across_sets(features: Sequence[FeatureCase]) -> dict[str, float]:
+def across_sets(features: Sequence[FeatureCase], modalities: Collection[str] = ()) -> dict[str, float]:
     """How often structures of replay are drawn: a set with sixteen structures eight times as often as a set with one, or nobody
-    would ask for the one."""
+    would ask for the one; sets of the `modalities` that were corrected `ALIKE` times as often, since what looks like the
+    corrected pictures is what a round overwrites."""
     sets: dict[str, set[str]] = defaultdict(set)
+    alike = set()
     for one in features:
         sets[one.case.dataset] |= one.case.present
+        if modality_of(one) in modalities:
+            alike.add(one.case.dataset)
     shares: dict[str, float] = defaultdict(float)
-    for names in sets.values():
+    for dataset, names in sets.items():
         for name in names:
-            shares[name] += len(names) ** -0.25
+            shares[name] += len(names) ** -0.25 * (ALIKE if dataset in alike else 1.0)
     return dict(shares)
+
+
+def modality_of(feature: FeatureCase) -> str:
+    """What the questions about a picture call its modality, "" where none is asked."""
+    return next((c.modality for c in feature.case.conversations), "")
 
 
 def prepare(
@@ -186,7 +197,9 @@ def finetune(
     draw = options.seed + rank + 7919 * done  # not the first pictures again
     pools = [(Pool(corrected, draw, fresh_first(corrected, fresh)), options.images)]
     if replay and options.replay_images:
-        pools.append((Pool(replay, draw + 1000, across_sets(replay)), options.replay_images))
+        new = [one for one in corrected if one.case.present & set(fresh)]
+        shares = across_sets(replay, {modality_of(one) for one in new or corrected})
+        pools.append((Pool(replay, draw + 1000, shares), options.replay_images))
     schedule = Schedule(
         ScheduleOptions(options.steps, options.minutes, options.warmup_steps, options.patience)
     )

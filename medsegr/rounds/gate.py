@@ -33,7 +33,7 @@ class GateConfig:
     that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what may be lost by a
     corrected structure, and by an old one, or all that a public set shows, with `MANY` regression cases; one with fewer must
     have lost that much, and something for certain (`fell`); with less than `min_old_cases` it is judged with its set only.
-    `lone_margin`: what a corrected structure with fewer patients may lose; `mean_margin`: what the sets may lose on average;
+    `lone_margin`: what a corrected structure with fewer patients may lose; `mean_margin`: what old ones may lose on average;
     `share_margin`: what emission and N-acc may lose, if that is more than one question; `regression`: a set to compare old
     structures on must be there."""
 
@@ -214,7 +214,11 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
             if row.before - row.after > margin:
                 lost.append(row)
     reasons = [f"{r.label} falls from {r.before:.2f} to {r.after:.2f}" for r in lost]
-    if not old and config.regression:
+    if old:
+        change = float(np.mean([r.after - r.before for r in old]))
+        if change < -config.mean_margin:
+            reasons.append(f"old structures lose {-change:.3f} on average")
+    elif config.regression:
         reasons.append("there is no regression set beside the weights to compare old structures on")
     for name, words in (
         ("emission", "outlines asked for are given"),
@@ -236,22 +240,18 @@ def fell(change: float, high: float, cases: int, config: GateConfig) -> bool:
 
 
 def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
-    """Which public sets lost more than they may, all their structures together, as some have more structures than cases of each;
-    and what sets lose on average, each counting the same."""
+    """Which public sets lost more than they may, all their structures together: some have more structures than cases of each."""
     sets: dict[str, list[Scored]] = defaultdict(list)
     for score in scores:
         if score.kind == "regression":
             sets[score.dataset].append(score)
-    reasons, changes = [], []
+    reasons = []
     for name, of in sorted(sets.items()):
         before, after = (float(np.mean([getattr(s, who) for s in of])) for who in ("champion", "challenger"))
         change, _, high = paired(of)
-        changes.append(change)
         several = len({s.label for s in of}) > 1  # one structure alone is judged by its name
         if several and len(of) >= config.min_old_cases and fell(change, high, len(of), config):
             reasons.append(f"what {name} shows falls from {before:.2f} to {after:.2f}")
-    if changes and -np.mean(changes) > config.mean_margin:
-        reasons.append(f"old structures lose {-np.mean(changes):.3f} on average over their sets")
     return reasons
 
 

@@ -22,6 +22,7 @@ from medsegr.rounds.challenger import ChallengerOptions, make_challenger
 from medsegr.rounds.examples import Drawn, training_case
 from medsegr.rounds.features import FeatureCase, encode
 from medsegr.rounds.finetune import (
+    ALIKE,
     FinetuneOptions,
     Pool,
     across_sets,
@@ -317,5 +318,7 @@ def test_a_set_with_one_structure_is_replayed_beside_one_with_many() -> None:
     drawn = Pool(features, 1, across_sets(features)).draw(1200)
     share = sum(one.case.image == "b" for one in drawn) / len(drawn)
     assert abs(share - 1 / (1 + 4**0.75)) < 0.05 and share > 0.2
+    ct = across_sets(features, {"CT"})
+    assert ct["cell nuclei"] == ALIKE * across_sets(features, {"MICRO"})["cell nuclei"]
     both = [*features, _shows("c", "other", "liver")]
     assert across_sets(both)["liver"] == across_sets(both)["spleen"] + 1
