@@ -7,6 +7,7 @@ still says when to outline something and when nothing is there. Too few cases ar
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,8 +32,8 @@ ABSENT = "absent"
 class GateConfig:
     """One configuration for all sites. `min_patients`: validation patients that a corrected structure needs; `useful`: mean Dice
     that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what may be lost by a
-    corrected structure, and by an old one, or all that a public set shows, with `MANY` regression cases; one with fewer must
-    have lost that much, and something for certain (`fell`); with less than `min_old_cases` it is judged with its set only.
+    corrected structure, and by an old one, or all that a public set shows, with `MANY` regression cases; one with fewer may lose
+    more (`fell`), and with less than `min_old_cases` it is judged with its set only.
     `lone_margin`: what a corrected structure with fewer patients may lose; `mean_margin`: what old ones may lose on average;
     `share_margin`: what emission and N-acc may lose, if that is more than one question; `regression`: a set to compare old
     structures on must be there."""
@@ -234,9 +235,11 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
 
 
 def fell(change: float, high: float, cases: int, config: GateConfig) -> bool:
-    """Whether what is old lost more than the margin; with less than `MANY` cases, of which one that is missed can make as much,
-    only where the interval of the change ends at `high` below zero as well."""
-    return change < -config.margin and (cases >= MANY or high < 0)
+    """Whether what is old lost more than the margin. With less than `MANY` cases the mean is less certain: the margin is as much
+    wider, and since one outline that is missed can make more, the interval of the change must end at `high` below zero."""
+    if cases >= MANY:
+        return change < -config.margin
+    return change < -config.margin * math.sqrt(MANY / cases) and high < 0
 
 
 def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
