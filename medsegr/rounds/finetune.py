@@ -50,7 +50,7 @@ class FinetuneOptions:
     less at little cost (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)."""
 
     steps: int = 300
-    minutes: float = 3.75
+    minutes: float = 3.5
     learning_rate: float = 8e-4
     lora_rank: int = 8
     full: bool = False
