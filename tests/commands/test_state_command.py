@@ -113,9 +113,9 @@ def test_a_postgres_database_is_asked_for_and_not_replaced_by_an_empty_one(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = "postgresql://u@127.0.0.1:9/none"
-    with pytest.raises(MedSegRError, match="cannot be used"):
+    with pytest.raises(MedSegRError, match="cannot be used|needs the package psycopg"):
         run("backup", tmp_path / "b.zip", "--state", state, "--database", nobody)
     monkeypatch.setenv("MEDSEGR_DATABASE", nobody)
-    with pytest.raises(MedSegRError, match="cannot be used"):
+    with pytest.raises(MedSegRError, match="cannot be used|needs the package psycopg"):
         run("backup", tmp_path / "b.zip", "--state", state)
     assert not (tmp_path / "b.zip").exists()
