@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-WAIT_S = 90
+WAIT_S = 180
 TAB, ENTER, ESCAPE, ALT, CONTROL = "\ue004", "\ue007", "\ue00c", "\ue00a", "\ue009"
 
 DRAWN = """
