@@ -21,13 +21,13 @@ from tests.system.seeing_predictor import RANGES
 from tests.system.servers import SEEING, MedSegRServer
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore:.*cgi.*:DeprecationWarning")]
-FOCUS = """
-const [key] = arguments;
-const row = [...document.querySelectorAll('.optionsForm tr')].find((r) => r.cells[0]?.innerText.trim() === key);
+REPLIES = "return performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/info/')).length"
+BOX = """
+const row = [...document.querySelectorAll('.optionsForm tr')].find((r) => r.cells[0]?.innerText.trim() === arguments[0]);
 const box = row?.querySelector('input');
-box?.focus();
-return Boolean(box) && document.activeElement === box;
 """
+FOCUS = f"{BOX} box?.focus(); return Boolean(box) && document.activeElement === box;"
+BOX_HOLDS = f"{BOX} return box?.value === arguments[1];"
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +51,35 @@ class StockPanel(OhifPage):
     """MONAI Label's own panel in OHIF."""
 
     def connect(self, url: str) -> None:
-        """Name the server and press refresh; the panel needs it twice, as the first press uses the old address."""
+        """Name the server and press refresh; the panel needs it twice, as the first press uses the old address. Each reply is
+        waited for: one that comes late takes back what was typed into the options meanwhile."""
         from selenium.webdriver import ActionChains
 
         self.find("#monailabelServerURL").click()
         typing = ActionChains(self.driver).key_down(CONTROL).send_keys("a").key_up(CONTROL)
         typing.send_keys(f"{url}/").perform()
         for _ in range(2):
+            replies = self.run(REPLIES)
             self.find(".settingsTable .actionButton").click()
+            self.until(lambda known=replies: self.run(REPLIES) > known, "the panel has a reply")
         self.until(lambda: "MedSeg-R" in self.text(".monaiLabelPanel"), "the panel is connected")
 
     def set_option(self, key: str, value: str) -> None:
         """Type into the options dialog. A click does not focus its boxes; Tab does, but how many lead there hangs on what else
-        is shown (messages of the connection have buttons of their own), so the box is focused straight away."""
+        is shown, so the box is focused straight away, and again where the dialog, which opens slowly, took the focus back."""
         self.click("Options / Configurations")
         self.until(lambda: self.all(".optionsForm"), "the options are shown")
-        self.until(lambda: self.run(FOCUS, key), f"the box of {key!r} is focused")
-        self.keys(value)
+        self.until(lambda: self._typed(key, value), f"{value!r} is typed into the box of {key!r}")
         self.click("Confirm")
         self.until(lambda: not self.all(".optionsForm"), "the options are closed")
+
+    def _typed(self, key: str, value: str) -> bool:
+        from selenium.webdriver import ActionChains
+
+        if self.run(FOCUS, key):
+            marked = ActionChains(self.driver).key_down(CONTROL).send_keys("a").key_up(CONTROL)
+            marked.send_keys(value).perform()
+        return bool(self.run(BOX_HOLDS, key, value))
 
     def run_segmentation(self) -> LabelMap:
         """Press Run; the label map once something is in it."""
