@@ -35,7 +35,7 @@ from medsegr.model.large.adapter import LargeCheckpoint
 from medsegr.model.large.model import LargeMedSegR
 from medsegr.model.presets import ModelConfig
 from medsegr.model.question import SentenceEncoder
-from medsegr.model.tokens import plain
+from medsegr.model.tokens import phrases, plain
 from medsegr.qa.facts import load_knowledge, plain_concept, site_concepts
 from medsegr.qa.mentions import mentioned
 from medsegr.reasons import Reasons, sayable
@@ -94,6 +94,7 @@ class Answerer:
         knowledge |= {name: plain_concept(name) for name in self.targets if name not in knowledge}
         self.knowledge = tuple(knowledge[name] for name in self.targets)
         self._concepts = {concept.name: concept for concept in self.knowledge}
+        self._rows = {name: n for n, name in enumerate(self.targets)}  # of `Grounding.names`
         self._plurals = frozenset(concept.name for concept in self.knowledge if concept.plural)
         self._names = NameFinder(knowledge.values(), self.targets)
         self._familiar = load_familiarity(checkpoint.directory, checkpoint.meta.get("sha256", {}).get(FILE))
@@ -270,7 +271,12 @@ class Answerer:
         if n == 0:
             return found, []
         points, labels = click if click else (None, None)
-        decoded = [self.model.decode_masks(features, states, points, labels) for features in prepared.scales]
+        targets = torch.tensor(
+            [self._rows.get(phrase, -1) for phrase in phrases(generated.text)], device=states.device
+        )
+        decoded = [
+            self.model.decode_masks(features, states, points, labels, targets) for features in prepared.scales
+        ]
         quality = torch.stack([masks.quality for masks in decoded]).mean(0)
         presence = torch.stack([masks.presence for masks in decoded]).mean(0)
         for i in range(n):  # one at a time: a large picture's logits for every mask would not fit into memory

@@ -52,6 +52,7 @@ class Script:
         self.questions: list[str] = []
         self.options: list[dict[str, Any]] = []
         self.clicks: list[tuple[Any, Any]] = []
+        self.targets: list[list[int]] = []
         monkeypatch.setattr(model, "encode_image", self.encode)
         monkeypatch.setattr(model, "decode_masks", self.decode)
         monkeypatch.setattr(model.context, "prefix", lambda tokens: _FakePrefix(float(tokens.mean())))
@@ -80,8 +81,11 @@ class Script:
                 options["on_token"](said)
         return Generated(text, torch.zeros(text.count("[SEG]"), self.width), 0.9, words=self.words)
 
-    def decode(self, features: ImageFeatures, states: torch.Tensor, points: Any, labels: Any) -> Masks:
+    def decode(
+        self, features: ImageFeatures, states: torch.Tensor, points: Any, labels: Any, targets: torch.Tensor
+    ) -> Masks:
         self.clicks.append((points, labels))
+        self.targets.append(targets.tolist())
         n, level = len(states), float(features.embedding.mean())
         logits = (features.skips[0][:, 0] - 0.5).expand(n, -1, -1)
         presence = torch.full((n,), 1.0 if self.present(level) else -1.0)
@@ -168,6 +172,16 @@ def test_random_weights_decode_on_the_native_grid(
         assert all(f.mask.shape == (50, 90) for f in predictor.ask("?", points=points).findings)
 
 
+def test_the_decoder_is_told_what_the_words_name(predictor: Predictor, script: Script) -> None:
+    predictor.set_image(_picture()[0])
+    script.answer = BOTH
+    predictor.ask("?")
+    assert script.targets[-1] == [predictor.targets.index("liver"), predictor.targets.index("left kidney")]
+    script.answer = "The <p>moon</p> [SEG] is full."
+    predictor.ask("?")
+    assert script.targets[-1] == [-1]
+
+
 def test_ask_before_set_image(predictor: Predictor) -> None:
     with pytest.raises(QuestionError, match="set_image"):
         predictor.ask("Where is the liver?")
@@ -227,7 +241,9 @@ BOTH = "Comparing the <p>liver</p> [SEG] with the <p>left kidney</p> [SEG]."
 def _two_sizes(script: Script, monkeypatch: pytest.MonkeyPatch, model: MedSegR) -> None:
     """The second mask covers the upper half of the first."""
 
-    def decode(features: ImageFeatures, states: torch.Tensor, points: Any, labels: Any) -> Masks:
+    def decode(
+        features: ImageFeatures, states: torch.Tensor, points: Any, labels: Any, targets: Any
+    ) -> Masks:
         logits = (features.skips[0][:, 0] - 0.5).repeat(len(states), 1, 1)
         middle = int(torch.nonzero(logits[0].amax(1) > 0).float().mean())
         logits[1, middle:] = -0.5

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-STRUCTURES_POWER = 0.25
+STRUCTURES_POWER = 0.4
 """Sets with many structures are to be remembered in more pictures than those with one."""
 
 
@@ -18,10 +18,10 @@ def replay(
     side: Annotated[
         int, typer.Option(help="Side in pixels that the pictures are encoded at; 0 = the checkpoint's.")
     ] = 0,
-    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 40,
+    pictures: Annotated[int, typer.Option(help="Pictures that rounds train on.")] = 44,
     regression: Annotated[
         int, typer.Option(help="Pictures of patients kept out of training that rounds are judged on.")
-    ] = 42,
+    ] = 38,
     licence: Annotated[
         str, typer.Option(help="'permissive' leaves the other sets out, as in training.")
     ] = "any",
@@ -29,7 +29,7 @@ def replay(
 ) -> None:
     """Choose training pictures that show every structure, and store their encoder maps for rounds of learning."""
     from medsegr.model.checkpoint import load_checkpoint, read_config
-    from medsegr.rounds.replay import REPLAY, choose, write_replay
+    from medsegr.rounds.replay import REPLAY, choose, well_known, write_replay
     from medsegr.training.calibrate import kept_for_calibration
     from medsegr.training.images import load_cases
     from medsegr.training.pretrain import PretrainOptions, read_conversations
@@ -40,11 +40,12 @@ def replay(
     cases = load_cases(conversations, root, side or read_config(checkpoint).image_size)
     trained = [c for c in cases if not kept_for_calibration(c, 0.05)]
     kept = [c for c in cases if kept_for_calibration(c, 0.05)]
+    model = load_checkpoint(checkpoint).model
     parts = {
-        "replay": choose(trained, pictures, seed, STRUCTURES_POWER),
+        "replay": choose(well_known(model, trained), pictures, seed, STRUCTURES_POWER),
         "regression": choose(kept, regression, seed),
     }
-    write_replay(checkpoint / REPLAY, load_checkpoint(checkpoint).model, parts, seed=seed)
+    write_replay(checkpoint / REPLAY, model, parts, seed=seed)
     size = (checkpoint / REPLAY).stat().st_size / 2**20
     Console().print(
         f"{len(parts['replay'])} pictures to remember and {len(parts['regression'])} to be judged on: {size:.1f} MiB."

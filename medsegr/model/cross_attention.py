@@ -60,6 +60,10 @@ class CrossAttentionGrounding(Grounding):
         self.project = ContextProjection(config)
         self.heads = 8 if self.dim % 8 == 0 else 4
 
+    def agreeing(self, prompts: Tensor, targets: Tensor) -> Tensor:
+        """As they are: a context of many tokens is no point among the names."""
+        return prompts
+
     def decode(
         self, features: ImageFeatures, image_index: Tensor, prompts: Tensor, points: Tensor, labels: Tensor
     ) -> Masks:

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from medsegr.model.encoder import ImageFeatures
 from medsegr.model.presets import ModelConfig
 
+CLEAR = 0.5
+"""A prompt stands for a structure if its name is at most this share as far away as any other's."""
+
 
 @dataclass
 class Masks:
@@ -115,14 +118,35 @@ class Grounding(nn.Module):
         self.names = nn.Embedding(len(config.targets), dim * config.prompt_tokens)
 
     def forward(
-        self, features: ImageFeatures, image_index: Tensor, states: Tensor, points: Tensor, labels: Tensor
+        self,
+        features: ImageFeatures,
+        image_index: Tensor,
+        states: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
     ) -> Masks:
         """Decode one mask per state.
 
         features: maps of B images; image_index [N] int64, the image of each prompt; states [N, C] language-model states;
-        points [N, P, 2] as (x, y) pixels of the model's square; labels [N, P] 1 inside, 0 outside, -1 no click.
+        points [N, P, 2] as (x, y) pixels of the model's square; labels [N, P] 1 inside, 0 outside, -1 no click; targets [N]
+        int64, see `agreeing`.
         """
-        return self.decode(features, image_index, self.project(states), points, labels)
+        prompts = self.project(states)
+        if targets is not None:
+            prompts = self.agreeing(prompts, targets)
+        return self.decode(features, image_index, prompts, points, labels)
+
+    def agreeing(self, prompts: Tensor, targets: Tensor) -> Tensor:
+        """Prompts [N, prompt_tokens * G] of answers whose words name the structures `targets` [N] (-1: none that is known). Where
+        a prompt does not stand clearly for what the words name, that structure's row of `names` takes its place, so that a
+        sentence and its mask speak of the same thing (states of neighbouring teeth are easily taken for each other)."""
+        row = targets.clamp(min=0).unsqueeze(1)
+        distance = torch.cdist(prompts.float(), self.names.weight.float())
+        own = distance.gather(1, row)
+        nearest_other = distance.scatter(1, row, torch.inf).amin(1, keepdim=True)
+        unclear = (targets.unsqueeze(1) >= 0) & (own > CLEAR * nearest_other)
+        return torch.where(unclear, self.names(row[:, 0]).to(prompts.dtype), prompts)
 
     def decode(
         self, features: ImageFeatures, image_index: Tensor, prompts: Tensor, points: Tensor, labels: Tensor

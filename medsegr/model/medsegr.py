@@ -155,10 +155,12 @@ class MedSegR(nn.Module):
         states: Tensor,
         points: Tensor | None = None,
         labels: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Masks:
         """Every state, or context of `cross_attention`, on every image of `features`: masks image-major, N = B * n_states.
 
-        points [P, 2] as (x, y) in the model's square and labels [P] hold for all of them.
+        points [P, 2] as (x, y) in the model's square and labels [P] hold for all of them; targets [n_states] are the structures
+        that the words name (`Grounding.agreeing`).
         """
         b, n = features.embedding.shape[0], states.shape[0]
         index = torch.arange(b, device=states.device).repeat_interleave(n)
@@ -170,6 +172,7 @@ class MedSegR(nn.Module):
             states.repeat(b, *[1] * (states.ndim - 1)),
             points.expand(b * n, -1, -1),
             labels.expand(b * n, -1),
+            targets.repeat(b) if targets is not None and self.config.prompts_at_names else None,
         )
         return masks
 

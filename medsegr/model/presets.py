@@ -23,6 +23,8 @@ class ModelConfig:
     `denial` has the weights and the offset of the rule by which a structure asked for by name is called absent, see
     `medsegr.denial`; without it only a sure "No" of the language model denies it.
     `seg_state` is "token" (state at `[SEG]`) or "predicting" (state just before it, as LISA does).
+    `prompts_at_names` says that training held the prompts of `[SEG]` states at the names of known structures, so that one can be
+    compared with them (the language stage does).
     `grounding_head` is "seg_tokens" (a `[SEG]` state is a prompt) or "cross_attention" (the image attends to all that was read).
     """
 
@@ -43,6 +45,7 @@ class ModelConfig:
     sentence_encoder: str = SENTENCE_ENCODER
     sentence_encoder_sha256: str = SENTENCE_ENCODER_SHA256
     seg_state: str = "token"
+    prompts_at_names: bool = False
     grounding_head: str = "seg_tokens"
     max_new_tokens: int = 160
     pixel_mean: float = 0.35

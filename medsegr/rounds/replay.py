@@ -16,9 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from medsegr.imaging.resizing import resize_labels, resize_rgb
+from medsegr.model.encoder import ImageFeatures, Trunk
+from medsegr.model.grounding import Masks
+from medsegr.model.losses import hard_dice
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.schema import Conversation
 from medsegr.rounds.features import FeatureCase, encode
@@ -33,6 +37,8 @@ THUMBNAIL = 8
 """Side in pixels at which pictures are compared when replay is chosen."""
 SEEN = 0.5
 """A structure counts as seen by the model in charge from this overview probability on."""
+KNOWN = 0.5
+"""Share of a set's pictures that replay may come from: those that the model knows best."""
 
 
 def write_replay(
@@ -92,6 +98,56 @@ def choose(cases: Sequence[Case], count: int, seed: int, power: float = 0.0) -> 
     return chosen
 
 
+def well_known(model: MedSegR, cases: Sequence[Case]) -> list[Case]:
+    """Of each set the share `KNOWN` of pictures in which `model`, prompted by the names of what they show, outlines it best.
+    Replay is to hold what a model knows: where it is wrong there is nothing to hold, and a picture unlike all others (a child's
+    jaw, premolars not yet through), taught in every round, moves what it had right in those."""
+    sets: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for n, case in enumerate(cases):
+        sets[case.dataset].append((_outlined_by_name(model, case), n))
+    chosen = [n for scores in sets.values() for _, n in sorted(scores)[int(len(scores) * KNOWN) :]]
+    return [cases[n] for n in sorted(chosen)]
+
+
+@torch.inference_mode()
+def _outlined_by_name(model: MedSegR, case: Case) -> float:
+    """Mean Dice of what a picture shows; 1 where it shows nothing."""
+    shown = sorted(case.present & set(model.config.targets))
+    if not shown:
+        return 1.0
+    feature = encode(model, [case], 1, 0)[0]
+    features = model.encoder.read(_full(feature.trunk))
+    masks = _prompted_by_name(model, features, [model.config.targets.index(name) for name in shown])
+    truth = torch.stack([torch.from_numpy(np.isin(case.labels, case.values[name])) for name in shown])
+    return float(
+        hard_dice(_on_square(masks.logits, case.labels.shape[0]), truth.to(masks.logits.device)).mean()
+    )
+
+
+def _full(trunk: Trunk) -> Trunk:
+    """In float32."""
+    return replace(trunk, **{n: getattr(trunk, n).float() for n in type(trunk).__dataclass_fields__})
+
+
+def _prompted_by_name(model: MedSegR, features: ImageFeatures, targets: Sequence[int]) -> Masks:
+    """What the mask decoder outlines in one picture for these structures."""
+    count, device = len(targets), features.embedding.device
+    return model.grounding.decode(
+        features,
+        torch.zeros(count, dtype=torch.long, device=device),
+        model.grounding.names(torch.tensor(targets, device=device)),
+        torch.zeros(count, 1, 2, device=device),
+        -torch.ones(count, 1, device=device),
+    )
+
+
+def _on_square(logits: Tensor, side: int) -> Tensor:
+    """[N, h, w] -> [N, side, side]."""
+    return F.interpolate(logits[:, None].float(), size=(side, side), mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+
+
 def _thumbnail(case: Case) -> np.ndarray[Any, np.dtype[np.float32]]:
     return resize_rgb(case.rgb, THUMBNAIL).astype(np.float32)
 
@@ -102,11 +158,7 @@ def distilled(
     """Masks [S, S] of structures that the model in charge sees in a picture and that the correction says nothing of; `known` are
     the masks of those that it does. What lies where the clinician drew something is no other structure: it got its right name."""
     with torch.inference_mode():
-        trunk = replace(
-            feature.trunk,
-            **{n: getattr(feature.trunk, n).float() for n in type(feature.trunk).__dataclass_fields__},
-        )
-        features = model.encoder.read(trunk)
+        features = model.encoder.read(_full(feature.trunk))
         chances = features.present[0].sigmoid()
         side = feature.labels.shape[0]
         found = {}
@@ -114,19 +166,10 @@ def distilled(
             name = model.config.targets[n]
             if float(chances[n]) < SEEN or name in known:
                 continue
-            masks = model.grounding.decode(
-                features,
-                torch.zeros(1, dtype=torch.long),
-                model.grounding.names(torch.tensor([n])),
-                torch.zeros(1, 1, 2),
-                -torch.ones(1, 1),
-            )
+            masks = _prompted_by_name(model, features, [n])
             if float(masks.presence[0]) <= 0:
                 continue
-            logits = F.interpolate(
-                masks.logits[:, None].float(), size=(side, side), mode="bilinear", align_corners=False
-            )
-            mask = (logits[0, 0] > 0).numpy()
+            mask = (_on_square(masks.logits, side)[0] > 0).numpy()
             if mask.any() and not any(_same_place(mask, other, side) for other in known.values()):
                 found[name] = mask
     return found

@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,7 @@ def run(options: PretrainOptions) -> Path:
     np.random.seed(options.seed)
     conversations, root = read_conversations(options)
     model = new_model(options, conversations).to(options.device)
+    model.config = replace(model.config, prompts_at_names=options.stage == "language")
     cases = load_cases(conversations, root, model.config.image_size)
     kept = [case for case in cases if kept_for_calibration(case, options.calibration_share)]
     cases = [case for case in cases if not kept_for_calibration(case, options.calibration_share)]

@@ -19,7 +19,7 @@ from medsegr.rounds.examples import Drawn, training_case
 from medsegr.rounds.features import encode
 from medsegr.rounds.gate import GateConfig
 from medsegr.rounds.latents import read_latents, write_latents
-from medsegr.rounds.replay import REPLAY, choose, distilled, read_replay, write_replay
+from medsegr.rounds.replay import REPLAY, choose, distilled, read_replay, well_known, write_replay
 from medsegr.rounds.scoring import regression_questions
 from medsegr.training.images import Case
 
@@ -125,6 +125,23 @@ def test_sets_take_turns_and_give_what_looks_different() -> None:
     dark, bright = (replace(large[n], rgb=np.full((SIDE, SIDE, 3), n * 200, np.uint8)) for n in (0, 1))
     chosen = choose([*[replace(dark, image=f"dark{n}") for n in range(9)], bright, one], 3, seed=1)
     assert {case.image for case in chosen} - {f"dark{n}" for n in range(9)} == {bright.image, one.image}
+
+
+def test_replay_comes_from_pictures_that_the_model_outlines_best(
+    tiny: MedSegR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medsegr.rounds.replay.SEEN", 0.0)
+    with torch.no_grad():
+        tiny.grounding.decoder.presence_head.layers[-1].bias.fill_(9.0)
+    known, *others = (replace(case, image=f"i{n}") for n, case in enumerate(_cases(4)[1:]))
+    feature = encode(tiny, [known], 1, 1)[0]
+    mask = distilled(tiny, feature, {}, most=len(tiny.config.targets))["liver"]
+    value = known.values["liver"][0]
+    known = replace(known, labels=np.where(mask, value, 0).astype(np.uint8))
+    wrong = [replace(case, labels=np.where(mask, 0, value).astype(np.uint8)) for case in others]
+    empty = replace(known, image="nothing", dataset="normal", present=frozenset())
+    chosen = [case.image for case in well_known(tiny, [*wrong, known, empty])]
+    assert known.image in chosen and "nothing" in chosen and len(chosen) == 3
 
 
 def test_every_structure_gets_its_share() -> None:

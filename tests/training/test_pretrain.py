@@ -255,6 +255,7 @@ def test_vision_is_trained_alone_then_lent_and_left_as_it_is(options: PretrainOp
         theirs, ours = source.get_submodule(part).state_dict(), heir.get_submodule(part).state_dict()
         kept = [name for name in theirs if not name.startswith(learns)]
         assert kept and all(torch.equal(theirs[name], ours[name]) for name in kept), part
+    assert heir.config.prompts_at_names and not source.config.prompts_at_names
     assert not torch.equal(source.encoder.context.weight, heir.encoder.context.weight)
     assert not torch.equal(source.grounding.project[0].weight, heir.grounding.project[0].weight)
 

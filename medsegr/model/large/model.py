@@ -71,10 +71,12 @@ class LargeMedSegR(nn.Module):
         states: Tensor,
         points: Tensor | None = None,
         labels: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Masks:
         """Every state [n, C] on one picture: logits over the part of SAM's square that the picture fills, without the padding.
 
         points [P, 2] (x, y) in the square that the picture would fill if stretched, labels [P]: they hold for all states.
+        `targets` has no use here: there are no names to compare prompts with.
         """
         side = self.config.image_size
         rows, columns = self.grounding.filled(*features.context.shape[1:3])
