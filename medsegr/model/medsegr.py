@@ -81,8 +81,11 @@ class MedSegR(nn.Module):
         """Losses by name; "loss" is their weighted sum."""
         return self.losses(self.encoder(batch.pixels), batch, weights)
 
-    def losses(self, features: ImageFeatures, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
-        """The same from finished features; the batch's pixels are not looked at."""
+    def losses(
+        self, features: ImageFeatures, batch: Batch, weights: LossWeights, like: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The same from finished features; the batch's pixels are not looked at. `like` [M, S/2, S/2]: outlines to be learnt in
+        place of the batch's truth (by which quality and presence are told all the same)."""
         read = self.context.read(features.context, batch.packed, batch.question_states)
         hidden = read[:, features.context.shape[1] :]
         text = self.context.text_loss(hidden, batch.packed)
@@ -92,7 +95,7 @@ class MedSegR(nn.Module):
             masks = self.grounding.decode(
                 features, batch.decode_image, prompts[batch.decode_query], batch.points, batch.point_labels
             )
-            losses |= mask_losses(masks, batch.truth)
+            losses |= mask_losses(masks, batch.truth, like)
             names, named = self.grounding.names.weight, batch.seg_target >= 0
             finished = not names.requires_grad  # in the language stage: what the vision stage has learnt
             if finished and bool(named.any()):
@@ -188,13 +191,15 @@ def _overview_loss(features: ImageFeatures, present: Tensor) -> dict[str, Tensor
     }
 
 
-def mask_losses(masks: Masks, truth: Tensor) -> dict[str, Tensor]:
-    """Losses of decoded masks against truth [N, h, w]; "train_dice" is the mean hard Dice of those that are present."""
+def mask_losses(masks: Masks, truth: Tensor, like: Tensor | None = None) -> dict[str, Tensor]:
+    """Losses of decoded masks against truth [N, h, w], in shape against `like` where given; "train_dice" is the mean hard Dice of
+    those that are present."""
+    like = truth if like is None else like
     present = truth.flatten(1).any(1)
     dice = hard_dice(masks.logits, truth)
     return {
-        "bce": mask_bce(masks.logits, truth),
-        "dice": dice_loss(masks.logits, truth),
+        "bce": mask_bce(masks.logits, like),
+        "dice": dice_loss(masks.logits, like),
         "presence": F.binary_cross_entropy_with_logits(masks.presence.float(), present.float()),
         "quality": F.binary_cross_entropy_with_logits(masks.quality.float(), dice),
         "train_dice": dice[present].mean() if bool(present.any()) else dice.new_zeros(()),

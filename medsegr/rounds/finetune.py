@@ -27,6 +27,7 @@ from medsegr.model.medsegr import Batch, MedSegR
 from medsegr.model.question import SentenceEncoder
 from medsegr.qa.schema import Conversation
 from medsegr.rounds.features import FeatureCase, stack
+from medsegr.rounds.held import Held, outlines_to_hold, truth_or_held
 from medsegr.rounds.schedule import Schedule, ScheduleOptions
 from medsegr.training.batches import Sampling, batch_of
 from medsegr.training.images import Case
@@ -191,6 +192,7 @@ def finetune(
     rank = dist.get_rank() if dist.is_initialized() else 0
     trained = prepare(model, options, n_known, fresh)
     start = [p.detach().clone() for p in trained]
+    held = outlines_to_hold(model, replay, n_known) if options.replay_images else {}
     optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     sampling = Sampling(conversations=4, row_tokens=220, masks=options.masks, other_image=0.0, click=0.1)
     done, before = _resume(state, trained, optimizer)
@@ -216,7 +218,7 @@ def finetune(
         optimizer.zero_grad(set_to_none=True)
         shown: dict[str, float] = {}
         for which, (pool, count) in enumerate(pools):
-            losses = _losses(model, encoder, pool, pool.draw(count), sampling, options, n_known)
+            losses = _losses(model, encoder, pool, pool.draw(count), sampling, options, n_known, held)
             if losses and bool(torch.isfinite(losses["loss"])):
                 torch.autograd.backward(losses["loss"] / len(pools))
             prefix = "" if which == 0 else "replay_"
@@ -302,13 +304,16 @@ def _losses(
     sampling: Sampling,
     options: FinetuneOptions,
     n_known: int,
+    held: Held,
 ) -> dict[str, Tensor]:
-    """Of one half of a step. What answers ask the grounding for is held at the names of known structures, which stay as they
-    are: else a prompt drifts towards that of a neighbour, and a premolar's outline spills into the next tooth."""
+    """Of one half of a step; outlines of pictures in `held` are to stay. What answers ask the grounding for is held at the names
+    of known structures, which stay as they are: else a prompt drifts towards that of a neighbour, and a premolar's outline spills
+    into the next tooth."""
     trunk, batch = _batch(model, encoder, pool, drawn, sampling)
     batch = replace(batch, seg_target=batch.seg_target.where(batch.seg_target < n_known, -1))
+    like = truth_or_held(batch, drawn, held)
     with torch.autocast(batch.seg_target.device.type, dtype=torch.bfloat16, enabled=options.bf16):
-        return model.losses(model.encoder.read(trunk), batch, options.loss)
+        return model.losses(model.encoder.read(trunk), batch, options.loss, like)
 
 
 def _batch(

@@ -117,7 +117,7 @@ def _outlined_by_name(model: MedSegR, case: Case) -> float:
         return 1.0
     feature = encode(model, [case], 1, 0)[0]
     features = model.encoder.read(_full(feature.trunk))
-    masks = _prompted_by_name(model, features, [model.config.targets.index(name) for name in shown])
+    masks = prompted_by_name(model, features, [model.config.targets.index(name) for name in shown])
     truth = torch.stack([torch.from_numpy(np.isin(case.labels, case.values[name])) for name in shown])
     return float(
         hard_dice(_on_square(masks.logits, case.labels.shape[0]), truth.to(masks.logits.device)).mean()
@@ -129,7 +129,7 @@ def _full(trunk: Trunk) -> Trunk:
     return replace(trunk, **{n: getattr(trunk, n).float() for n in type(trunk).__dataclass_fields__})
 
 
-def _prompted_by_name(model: MedSegR, features: ImageFeatures, targets: Sequence[int]) -> Masks:
+def prompted_by_name(model: MedSegR, features: ImageFeatures, targets: Sequence[int]) -> Masks:
     """What the mask decoder outlines in one picture for these structures."""
     count, device = len(targets), features.embedding.device
     return model.grounding.decode(
@@ -166,7 +166,7 @@ def distilled(
             name = model.config.targets[n]
             if float(chances[n]) < SEEN or name in known:
                 continue
-            masks = _prompted_by_name(model, features, [n])
+            masks = prompted_by_name(model, features, [n])
             if float(masks.presence[0]) <= 0:
                 continue
             mask = (_on_square(masks.logits, side)[0] > 0).numpy()
