@@ -82,18 +82,27 @@ class MedSegR(nn.Module):
         return self.losses(self.encoder(batch.pixels), batch, weights)
 
     def losses(
-        self, features: ImageFeatures, batch: Batch, weights: LossWeights, like: Tensor | None = None
+        self,
+        features: ImageFeatures,
+        batch: Batch,
+        weights: LossWeights,
+        like: Tensor | None = None,
+        as_answered: bool = False,
     ) -> dict[str, Tensor]:
         """The same from finished features; the batch's pixels are not looked at. `like` [M, S/2, S/2]: outlines to be learnt in
-        place of the batch's truth (by which quality and presence are told all the same)."""
+        place of the batch's truth (by which quality and presence are told all the same). `as_answered`: prompts are decoded as in
+        an answer (`Grounding.agreeing`), so that the mask decoder learns nothing from those that stand for a neighbour."""
         read = self.context.read(features.context, batch.packed, batch.question_states)
         hidden = read[:, features.context.shape[1] :]
         text = self.context.text_loss(hidden, batch.packed)
         losses = {"text": text, **_overview_loss(features, batch.present)}
         if batch.decode_query.numel():
             prompts = self._prompts(features, read, batch)
+            used = prompts
+            if as_answered and self.config.prompts_at_names:
+                used = self.grounding.agreeing(prompts, batch.seg_target)
             masks = self.grounding.decode(
-                features, batch.decode_image, prompts[batch.decode_query], batch.points, batch.point_labels
+                features, batch.decode_image, used[batch.decode_query], batch.points, batch.point_labels
             )
             losses |= mask_losses(masks, batch.truth, like)
             names, named = self.grounding.names.weight, batch.seg_target >= 0

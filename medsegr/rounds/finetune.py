@@ -313,7 +313,7 @@ def _losses(
     batch = replace(batch, seg_target=batch.seg_target.where(batch.seg_target < n_known, -1))
     like = truth_or_held(batch, drawn, held)
     with torch.autocast(batch.seg_target.device.type, dtype=torch.bfloat16, enabled=options.bf16):
-        return model.losses(model.encoder.read(trunk), batch, options.loss, like)
+        return model.losses(model.encoder.read(trunk), batch, options.loss, like, as_answered=True)
 
 
 def _batch(
