@@ -88,3 +88,24 @@ def test_replay_with_other_labels_does_not_move_what_the_champion_draws(
         truth = torch.from_numpy(np.isin(labels.numpy(), picture.case.values[name]))
         agree = float((after[row] == before[row]).float().mean())
         assert agree > float((after[row] == truth).float().mean()), name
+
+
+def test_the_decoder_learns_nothing_from_prompts_that_stand_for_a_neighbour(
+    tiny: MedSegR, picture: FeatureCase
+) -> None:
+    tiny.config = replace(tiny.config, prompts_at_names=True)
+    trunk, labels = stack([picture])
+    pool, sampling = Pool([picture], 1), Sampling(conversations=8, click=0.0)
+    batch = batch_of(tiny, None, pool, sampling, [picture.case], torch.empty(0), labels)
+    with torch.no_grad():
+        features = tiny.encoder.read(trunk)
+        free = tiny.losses(features, batch, LossWeights())
+        found = tiny.losses(features, batch, LossWeights(), as_answered=True)
+        by_name = tiny.grounding.decode(
+            features, batch.decode_image, tiny.grounding.names(batch.seg_target[batch.decode_query]),
+            batch.points, batch.point_labels,
+        )  # fmt: skip
+        wanted = mask_losses(by_name, batch.truth)
+    assert float(found["bce"]) == pytest.approx(float(wanted["bce"]), abs=1e-5)
+    assert float(found["bce"]) != pytest.approx(float(free["bce"]), abs=1e-5)
+    assert float(found["text"]) == pytest.approx(float(free["text"]), abs=1e-6)
