@@ -59,7 +59,7 @@ class FinetuneOptions:
     replay_images: int = 6
     masks: int = 18
     anchor: float = 0.0
-    blend: float = 0.95
+    blend: float = 1.0
     warmup_steps: int = 20
     patience: int = 100
     seed: int = 1
