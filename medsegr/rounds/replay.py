@@ -143,9 +143,8 @@ def prompted_by_name(model: MedSegR, features: ImageFeatures, targets: Sequence[
 
 def _on_square(logits: Tensor, side: int) -> Tensor:
     """[N, h, w] -> [N, side, side]."""
-    return F.interpolate(logits[:, None].float(), size=(side, side), mode="bilinear", align_corners=False)[
-        :, 0
-    ]
+    square = F.interpolate(logits[:, None].float(), (side, side), mode="bilinear", align_corners=False)
+    return square[:, 0]
 
 
 def _thumbnail(case: Case) -> np.ndarray[Any, np.dtype[np.float32]]:
