@@ -21,6 +21,7 @@ from medsegr.rounds.denials import with_denials
 from medsegr.rounds.examples import SITE, Drawn, concept_of, named_again, training_case
 from medsegr.rounds.features import FeatureCase, encode
 from medsegr.rounds.finetune import FinetuneOptions, finetune
+from medsegr.rounds.phantoms import phantom_slices
 from medsegr.rounds.replay import distilled, read_replay
 from medsegr.rounds.version_files import remove
 from medsegr.training.start import question_encoder, with_targets
@@ -35,10 +36,11 @@ Report = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class ChallengerOptions:
     """`variants` of each picture are encoded (one as it is, the others warped and re-lit); `replay` mixes in what must not be
-    forgotten; `distil` keeps what the champion sees beside the corrected structures."""
+    forgotten, with slices of so many `phantoms`; `distil` keeps what the champion sees beside the corrected structures."""
 
     variants: int = 4
     replay: bool = True
+    phantoms: int = 2
     distil: bool = True
     seed: int = 1
     device: str = "cpu"
@@ -88,7 +90,7 @@ def make_challenger(
         model = with_targets(model, (*known, *new)).to(options.device).eval()
         model.context.reasons = reasons
     _add_reasons(model, {name: concept_of(name, concepts) for one in drawn for name in one.masks})
-    replay = _replay(champion, concepts, known, options.seed) if options.replay else []
+    replay = _replay(champion, model, concepts, known, options) if options.replay else []
     encoder = question_encoder(model.config)
 
     def step(done: int, total: int, losses: dict[str, float]) -> None:
@@ -107,14 +109,21 @@ def make_challenger(
 
 
 def _replay(
-    champion: Path, concepts: Mapping[str, Concept], known: Sequence[str], seed: int
+    champion: Path,
+    model: MedSegR,
+    concepts: Mapping[str, Concept],
+    known: Sequence[str],
+    options: ChallengerOptions,
 ) -> list[FeatureCase]:
-    """What ships to be remembered, with questions about everything that it shows and about what it lacks."""
+    """What ships to be remembered, with questions about everything that it shows and about what it lacks, and slices of
+    phantoms of the same size."""
     found = []
     for feature in read_replay(champion)["replay"]:
-        case = named_again(feature.case, concepts, NAMED_AGAIN, seed)
-        found.append(replace(feature, case=with_denials(case, concepts, known, seed)))
-    return found
+        case = named_again(feature.case, concepts, NAMED_AGAIN, options.seed)
+        found.append(replace(feature, case=case))
+    side = found[0].labels.shape[0] if found else model.config.image_size
+    found += phantom_slices(model, concepts, options.phantoms, side, options.seed)
+    return [replace(f, case=with_denials(f.case, concepts, known, options.seed)) for f in found]
 
 
 def _features(

@@ -28,6 +28,7 @@ from medsegr.model.question import SentenceEncoder
 from medsegr.qa.schema import Conversation
 from medsegr.rounds.features import FeatureCase, stack
 from medsegr.rounds.held import Held, outlines_to_hold, truth_or_held
+from medsegr.rounds.phantoms import PHANTOM
 from medsegr.rounds.schedule import Schedule, ScheduleOptions
 from medsegr.training.batches import Sampling, batch_of
 from medsegr.training.images import Case
@@ -115,10 +116,12 @@ def fresh_first(features: Sequence[FeatureCase], fresh: Collection[str]) -> dict
 def across_sets(features: Sequence[FeatureCase], modalities: Collection[str] = ()) -> dict[str, float]:
     """How often structures of replay are drawn: a set with sixteen structures eight times as often as a set with one, or nobody
     would ask for the one; sets of the `modalities` that were corrected `ALIKE` times as often, since what looks like the
-    corrected pictures is what a round overwrites."""
+    corrected pictures is what a round overwrites. Phantoms are drawn for what others show: they teach no set of their own."""
     sets: dict[str, set[str]] = defaultdict(set)
     alike = set()
     for one in features:
+        if one.case.dataset == PHANTOM:
+            continue
         sets[one.case.dataset] |= one.case.present
         if modality_of(one) in modalities:
             alike.add(one.case.dataset)

@@ -109,19 +109,28 @@ def well_known(model: MedSegR, cases: Sequence[Case]) -> list[Case]:
     return [cases[n] for n in sorted(chosen)]
 
 
-@torch.inference_mode()
 def _outlined_by_name(model: MedSegR, case: Case) -> float:
     """Mean Dice of what a picture shows; 1 where it shows nothing."""
     shown = sorted(case.present & set(model.config.targets))
     if not shown:
         return 1.0
-    feature = encode(model, [case], 1, 0)[0]
-    features = model.encoder.read(_full(feature.trunk))
-    masks = prompted_by_name(model, features, [model.config.targets.index(name) for name in shown])
-    truth = torch.stack([torch.from_numpy(np.isin(case.labels, case.values[name])) for name in shown])
-    return float(
-        hard_dice(_on_square(masks.logits, case.labels.shape[0]), truth.to(masks.logits.device)).mean()
-    )
+    masks = {name: np.isin(case.labels, case.values[name]) for name in shown}
+    return float(np.mean(list(dice_by_name(model, encode(model, [case], 1, 0)[0].trunk, masks).values())))
+
+
+@torch.inference_mode()
+def dice_by_name(
+    model: MedSegR, trunk: Trunk, masks: Mapping[str, np.ndarray[Any, np.dtype[np.bool_]]]
+) -> dict[str, float]:
+    """Dice of what `model`, prompted by the names of structures that it knows, outlines in one picture, with their masks
+    [side, side]."""
+    if not masks:
+        return {}
+    features = model.encoder.read(_full(trunk))
+    drawn = prompted_by_name(model, features, [model.config.targets.index(name) for name in masks]).logits
+    truth = torch.from_numpy(np.stack(list(masks.values()))).to(drawn.device)
+    scores = hard_dice(_on_square(drawn, truth.shape[-1]), truth)
+    return dict(zip(masks, scores.tolist(), strict=True))
 
 
 def _full(trunk: Trunk) -> Trunk:

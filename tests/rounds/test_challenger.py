@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,24 @@ def _foreign(checkpoint: Path, drawn: list[Drawn]) -> list[bool]:
         predictor.set_image(one.rgb, "CT")
         found.append(predictor.foreign)
     return found
+
+
+def test_phantoms_are_replayed_beside_corrections(champion: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medsegr.rounds.phantoms.OUTLINED", 0.0)  # random weights outline nothing well
+    losses: list[set[str]] = []
+    for count in (0, 1):
+        options = replace(OPTIONS, phantoms=count)
+        out = champion.with_name(f"with{count}")
+        make_challenger(
+            champion,
+            _drawn(0),
+            load_knowledge().concepts,
+            out,
+            options,
+            on_losses=lambda _, found: losses.append(set(found)),
+        )
+    without, beside = losses
+    assert beside - without == {f"replay_{name}" for name in without}
 
 
 def test_what_a_round_trained_on_is_familiar_to_its_version(champion: Path) -> None:

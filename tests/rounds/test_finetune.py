@@ -31,6 +31,7 @@ from medsegr.rounds.finetune import (
     fresh_first,
     prepare,
 )
+from medsegr.rounds.phantoms import PHANTOM
 from medsegr.rounds.together import shared
 from medsegr.training.batches import Sampling
 from medsegr.training.start import with_targets
@@ -322,3 +323,11 @@ def test_a_set_with_one_structure_is_replayed_beside_one_with_many() -> None:
     assert ct["cell nuclei"] == ALIKE * across_sets(features, {"MICRO"})["cell nuclei"]
     both = [*features, _shows("c", "other", "liver")]
     assert across_sets(both)["liver"] == across_sets(both)["spleen"] + 1
+
+
+def test_phantoms_are_drawn_for_what_patients_show_and_no_more_often() -> None:
+    features = [_shows("a", "abdomen", "liver"), _shows("b", "nuclei", "cell nuclei")]
+    with_phantom = [*features, _shows("p", PHANTOM, "liver")]
+    assert across_sets(with_phantom) == across_sets(features)
+    drawn = Counter(one.case.image for one in Pool(with_phantom, 1, across_sets(with_phantom)).draw(1200))
+    assert abs(drawn["b"] / 1200 - 1 / 2) < 0.05 and abs(drawn["p"] / 1200 - 1 / 4) < 0.05
