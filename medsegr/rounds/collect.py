@@ -20,7 +20,7 @@ from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.examples import Drawn, concept_of
 from medsegr.rounds.labels import markup_problem
-from medsegr.rounds.tables import CorrectionRow, TurnRow
+from medsegr.rounds.tables import CorrectionRow, TurnRow, WithdrawalRow
 
 logger = logging.getLogger(__name__)
 PER_LABEL = 48
@@ -42,7 +42,8 @@ class Usable:
 
 @dataclass(frozen=True)
 class Said:
-    """What the database knows beside the cases: turn -> when it was last rejected; turns that were about some slices only."""
+    """What the database knows beside the cases: turn -> when it was last rejected, withdrawn rejections apart; turns that were
+    about some slices only."""
 
     rejected: Mapping[str, str]
     in_part: frozenset[str]
@@ -51,7 +52,9 @@ class Said:
 def said_of_turns(database: Database) -> Said:
     """Read it."""
     query = select(CorrectionRow.turn_id, CorrectionRow.created).where(
-        CorrectionRow.verdict == Verdict.REJECTED.value, CorrectionRow.turn_id.is_not(None)
+        CorrectionRow.verdict == Verdict.REJECTED.value,
+        CorrectionRow.turn_id.is_not(None),
+        CorrectionRow.id.not_in(select(WithdrawalRow.correction_id)),
     )
     rejected: dict[str, str] = {}
     with database.session() as session:

@@ -15,6 +15,7 @@ from medsegr.rounds.collect import corrected_labels, pictures, readable, said_of
 from medsegr.rounds.corrections import Correction, Origin, Verdict
 from medsegr.rounds.database import Database
 from medsegr.rounds.store import NewTurn
+from medsegr.rounds.withdrawals import withdraw
 
 SHAPE = (4, 6)
 
@@ -64,6 +65,17 @@ def test_an_answer_that_was_rejected_later_teaches_nothing(place: Place) -> None
     assert len(_used(database)) == 1
     corrected(database, turn=turn, verdict=Verdict.REJECTED)
     assert _used(database) == []
+
+
+def test_a_rejection_that_was_withdrawn_silences_nothing(place: Place) -> None:
+    turn = answered(place.turns(), liver=block(2))
+    database = place.open()
+    _keep(database, corrected(database, turn=turn, verdict=Verdict.ACCEPTED, liver=block(2)))
+    earlier, last = (corrected(database, turn=turn, verdict=Verdict.REJECTED) for _ in range(2))
+    withdraw(database, last.id, "chief", "The wrong patient.")
+    assert _used(database) == [] and said_of_turns(database).rejected == {turn: earlier.created}
+    withdraw(database, earlier.id, "chief", "The wrong patient.")
+    assert len(_used(database)) == 1
 
 
 def test_labels_are_spelt_as_the_list_has_them(place: Place) -> None:
