@@ -126,16 +126,19 @@ def dice_by_name(
     [side, side]."""
     if not masks:
         return {}
-    features = model.encoder.read(_full(trunk))
+    features = model.encoder.read(_full(trunk, model))
     drawn = prompted_by_name(model, features, [model.config.targets.index(name) for name in masks]).logits
     truth = torch.from_numpy(np.stack(list(masks.values()))).to(drawn.device)
     scores = hard_dice(_on_square(drawn, truth.shape[-1]), truth)
     return dict(zip(masks, scores.tolist(), strict=True))
 
 
-def _full(trunk: Trunk) -> Trunk:
-    """In float32."""
-    return replace(trunk, **{n: getattr(trunk, n).float() for n in type(trunk).__dataclass_fields__})
+def _full(trunk: Trunk, model: MedSegR) -> Trunk:
+    """In float32, on the device of `model`; encoded maps are kept in main memory."""
+    device = next(model.parameters()).device
+    return replace(
+        trunk, **{n: getattr(trunk, n).to(device).float() for n in type(trunk).__dataclass_fields__}
+    )
 
 
 def prompted_by_name(model: MedSegR, features: ImageFeatures, targets: Sequence[int]) -> Masks:
@@ -166,7 +169,7 @@ def distilled(
     """Masks [S, S] of structures that the model in charge sees in a picture and that the correction says nothing of; `known` are
     the masks of those that it does. What lies where the clinician drew something is no other structure: it got its right name."""
     with torch.inference_mode():
-        features = model.encoder.read(_full(feature.trunk))
+        features = model.encoder.read(_full(feature.trunk, model))
         chances = features.present[0].sigmoid()
         side = feature.labels.shape[0]
         found = {}
@@ -177,7 +180,7 @@ def distilled(
             masks = prompted_by_name(model, features, [n])
             if float(masks.presence[0]) <= 0:
                 continue
-            mask = (_on_square(masks.logits, side)[0] > 0).numpy()
+            mask = (_on_square(masks.logits, side)[0] > 0).cpu().numpy()
             if mask.any() and not any(_same_place(mask, other, side) for other in known.values()):
                 found[name] = mask
     return found

@@ -19,7 +19,15 @@ from medsegr.rounds.examples import Drawn, training_case
 from medsegr.rounds.features import encode
 from medsegr.rounds.gate import GateConfig
 from medsegr.rounds.latents import read_latents, write_latents
-from medsegr.rounds.replay import REPLAY, choose, distilled, read_replay, well_known, write_replay
+from medsegr.rounds.replay import (
+    REPLAY,
+    choose,
+    dice_by_name,
+    distilled,
+    read_replay,
+    well_known,
+    write_replay,
+)
 from medsegr.rounds.scoring import regression_questions
 from medsegr.training.images import Case
 
@@ -106,6 +114,16 @@ def test_what_lies_where_the_clinician_drew_is_not_kept_as_another_structure(
     name, mask = next(iter(seen.items()))
     assert name not in distilled(tiny, feature, {"something else": mask})
     assert name in distilled(tiny, feature, {"something else": np.zeros_like(mask)})
+
+
+def test_maps_follow_the_model_onto_its_device(tiny: MedSegR) -> None:
+    feature = encode(tiny, _cases(1), 1, 1)[0]
+    mask = feature.labels.numpy() > 0
+    tiny.to("meta")  # computes shapes and refuses tensors of another device, as a GPU does
+    with pytest.raises(NotImplementedError):  # only once values are asked for
+        dice_by_name(tiny, feature.trunk, {"left kidney": mask})
+    with pytest.raises(NotImplementedError):
+        distilled(tiny, feature, {})
 
 
 def test_what_ships_has_enough_cases_to_judge_what_is_old() -> None:
