@@ -13,10 +13,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from medsegr.rounds.audit import append
-from medsegr.rounds.cases import CaseStore
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
-from medsegr.rounds.leftovers import forget_images
+from medsegr.rounds.leftovers import Leftovers, finish_removals, removing, write_down
 from medsegr.rounds.tables import (
     AuditRow,
     CaseRow,
@@ -28,7 +27,6 @@ from medsegr.rounds.tables import (
     VersionRow,
     WithdrawalRow,
 )
-from medsegr.rounds.version_files import remove
 
 REMOVED = "removed"
 """What stands for the image of a patient who was removed."""
@@ -122,8 +120,10 @@ def remove_patient(database: Database, key: str, by: str, images: Iterable[str] 
 
 
 def remove_patients(database: Database, keys: Sequence[str], by: str, images: Iterable[str] = ()) -> Removal:
-    """`remove_patient` for one person who has several lines in the ledger: all of them go together, or none."""
-    with database.writing() as session:
+    """`remove_patient` for one person who has several lines in the ledger: all of them go together, or none. What an earlier
+    removal could not delete goes as well."""
+    # Nobody else may take the list for one of a transaction that failed.
+    with removing(database), database.writing() as session:
         if any(session.get(PatientRow, key) is None for key in keys):
             raise StoreError("The ledger has no patient of this key.")
         own = select(CaseRow.correction_id).where(CaseRow.patient_key.in_(keys))
@@ -139,18 +139,10 @@ def remove_patients(database: Database, keys: Sequence[str], by: str, images: It
         versions = versions_trained_on(session, corrections)
         detail: dict[str, Any] = {"corrections": list(corrections), "versions": list(versions)}
         for key in keys:
-            append(session, by, REMOVAL, key, {**detail, "rounds": list(rounds)})
-    cases = CaseStore(database)
-    for id_ in corrections:  # only now: a transaction that fails must leave every file
-        cases.discard(id_)
-        database.correction_masks.remove(id_)
-    for id_ in turns:
-        database.turn_masks.remove(id_)
-    for number in rounds:
-        folder = database.paths.rounds / str(number)
-        if folder.exists():
-            remove(folder)
-    forget_images(database.folder, names)
+            row = append(session, by, REMOVAL, key, {**detail, "rounds": list(rounds)})
+        leftovers = Leftovers(tuple(sorted(turns)), corrections, rounds, tuple(sorted(names)))
+        write_down(database, session.get_one(AuditRow, row), leftovers)
+    finish_removals(database)  # only now: a transaction that fails must leave every file
     return Removal(corrections, versions, rounds)
 
 

@@ -26,6 +26,7 @@ from medsegr.rounds.cases import Case, CaseStore, TrainingSlices
 from medsegr.rounds.corrections import Correction, CorrectionStore, Verdict, correction_of
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.kept_patients import first_patient, images_of, kept_apart
+from medsegr.rounds.leftovers import finish_removals
 from medsegr.rounds.mask_files import PackedMasks
 from medsegr.rounds.patients import IMAGE, PATIENTS_CSV, PatientKeys, read_patients_csv
 from medsegr.rounds.prequential import prequential
@@ -78,8 +79,9 @@ class Learner:
 
     def build_missing(self) -> int:
         """Make up for what `learn` could not do, because an image was away or the server was stopped; returns how many
-        cases were made. Corrections that were withdrawn stay out.
+        cases were made. Corrections that were withdrawn stay out, and removals that were interrupted are finished first.
         """
+        self._finish_removals()
         with self.database.session() as session:
             cases, withdrawals = select(CaseRow.correction_id), select(WithdrawalRow.correction_id)
             query = (
@@ -96,6 +98,16 @@ class Learner:
             if _teaches(correction) and self._tried(self._keep, correction) is not None:
                 made += 1
         return made
+
+    def _finish_removals(self) -> None:
+        try:
+            finish_removals(self.database)
+        # Broad on purpose: nothing of it may keep corrections from counting. Its message may name an image.
+        except Exception as error:  # noqa: BLE001
+            logger.error(
+                "What a removal of a patient left cannot be deleted yet (%s); the next start or removal tries again.",
+                type(error).__name__,
+            )
 
     def patient_of(self, image: ImageFile) -> tuple[str, str]:
         """(key, kind) of the patient whom a new image shows; see `PatientKeys.of`. Raises `StoreError` for a `patients.csv`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import stat
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from medsegr.rounds.corrections import CorrectionStore
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.ledger import Ledger
+from medsegr.rounds.leftovers import PENDING, finish_removals, write_down
 from medsegr.rounds.rounds_log import RoundLog
+from medsegr.rounds.store import TurnStore
 from medsegr.rounds.tables import RoundStatus, Split, VersionRow
 from medsegr.rounds.withdrawals import (
     is_removed,
@@ -146,6 +149,101 @@ def test_a_removed_patient_leaves_nothing_but_numbers(place: Place) -> None:
         assert is_removed(session, "p1") and not is_removed(session, "p2")
     assert Audit(database).verify() is None
     assert "scan" not in repr([dataclasses.asdict(e) for e in Audit(database).entries()])
+
+
+def _everything(place: Place) -> tuple[TurnStore, str, set[str]]:
+    """A patient p1 with a case, a correction without one, labels and skips: the turns, the turn, ids of the corrections."""
+    turns = place.turns()
+    database = turns.database
+    asked = answered(turns, "scan", liver=block(1))
+    ids = {case(database, "p1", "scan"), corrected(database, "scan", turn=asked, liver=block(3)).id}
+    (database.folder / "labels" / "labels").mkdir(parents=True)
+    (database.folder / "labels" / "labels" / "scan.json").write_text("{}")
+    (database.folder / "skipped.jsonl").write_text('{"image": "scan"}\n')
+    return turns, asked, ids
+
+
+def _left(turns: TurnStore, asked: str, ids: set[str]) -> list[str]:
+    """What is still there of it."""
+    database = turns.database
+    paths = [database.turn_masks.path(asked), *(CaseStore(database).path(id_) for id_ in ids)]
+    paths += [database.correction_masks.path(id_) for id_ in ids]
+    paths += [database.folder / "labels" / "labels" / "scan.json", *(database.folder / PENDING).glob("*")]
+    skips = (database.folder / "skipped.jsonl").read_text()
+    return [path.name for path in paths if path.exists()] + ([skips] if "scan" in skips else [])
+
+
+@pytest.mark.parametrize("by", ["another removal", "the next start", "the same removal"])
+@pytest.mark.parametrize("where", ["discard", "remove", "forget_images", "finish_removals"])
+def test_a_removal_that_was_interrupted_is_finished(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str, by: str
+) -> None:
+    turns, asked, ids = _everything(place)
+    database = turns.database
+    case(database, "p2", "other")
+
+    def fail(*_: Any) -> None:
+        raise OSError("a full disk")
+
+    target = {
+        "discard": "medsegr.rounds.cases.CaseStore.discard",
+        "remove": "medsegr.rounds.mask_files.MaskFiles.remove",
+        "forget_images": "medsegr.rounds.leftovers.forget_images",
+        "finish_removals": "medsegr.rounds.withdrawals.finish_removals",  # killed right after the transaction
+    }[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(target, fail)
+        with pytest.raises(OSError, match="full disk"):
+            remove_patient(database, "p1", "chief")
+    assert turns.get(asked).image_id == "removed"
+    (pending,) = (database.folder / PENDING).iterdir()
+    assert stat.S_IMODE(pending.stat().st_mode) == 0o600 and _left(turns, asked, ids)
+    if by == "the next start":
+        finish_removals(database)
+    else:
+        remove_patient(database, "p2" if by == "another removal" else "p1", "chief")
+    assert _left(turns, asked, ids) == [] and Audit(database).verify() is None
+
+
+def test_a_removal_that_cannot_be_finished_keeps_its_list_and_holds_up_no_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, asked, ids = _everything(place)
+    other = case(turns.database, "p2", "other")
+    discard = CaseStore.discard
+
+    def stuck(store: CaseStore, id_: str) -> None:
+        if id_ in ids:
+            raise OSError("a full disk")
+        discard(store, id_)
+
+    monkeypatch.setattr(CaseStore, "discard", stuck)
+    for patient in ("p1", "p2"):
+        with pytest.raises(OSError, match="full disk"):
+            remove_patient(turns.database, patient, "chief")
+    assert not CaseStore(turns.database).path(other).exists()
+    assert len(list((turns.database.folder / PENDING).iterdir())) == 1 and _left(turns, asked, ids)
+
+
+def test_the_list_of_a_removal_that_never_counted_deletes_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, asked, ids = _everything(place)
+
+    def killed(*arguments: Any) -> None:
+        write_down(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medsegr.rounds.withdrawals.write_down", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_patient(turns.database, "p1", "chief")
+    assert list((turns.database.folder / PENDING).iterdir())
+    withdraw(turns.database, case(turns.database, "p2"), "chief", "Its row takes the number of the other.")
+    before = [name for name in _left(turns, asked, ids) if not name.endswith(".json") or name == "scan.json"]
+    finish_removals(turns.database)
+    assert _left(turns, asked, ids) == before and turns.mask(asked, 1).mask.any()
+    assert turns.get(asked).image_id == "scan"
 
 
 def test_images_that_were_only_asked_about_go_when_they_are_named(place: Place) -> None:

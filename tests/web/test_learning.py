@@ -393,6 +393,22 @@ def test_a_patient_who_is_removed_while_the_image_is_read_stays_out(
     assert later.id in withdrawn(turns.database)
 
 
+def test_a_removal_that_was_interrupted_is_finished_at_the_next_start(
+    turns: TurnStore, learner: Learner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn = finished(turns, {"liver": block(VOLUME, 3)})
+    kept = learner.learn(store(turns, {"liver": block(VOLUME, 2)}, turn))
+    assert kept is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(turns.database.turn_masks, "remove", _raises(OSError("vol")))
+        with pytest.raises(OSError, match="vol"):
+            remove_patient(turns.database, kept.patient_key, "chief")
+        learner.build_missing()  # the disk is still broken: nothing else suffers
+        assert "cannot be deleted yet (OSError)" in caplog.text and "vol" not in caplog.text
+    assert turns.database.turn_masks.path(turn).exists()
+    assert learner.build_missing() == 0 and not turns.database.turn_masks.path(turn).exists()
+
+
 def test_only_slices_that_were_asked_about_are_kept(turns: TurnStore, learner: Learner) -> None:
     def asked(slices: str, masks: dict[str, np.ndarray]) -> list[int]:
         turn = turns.add(NewTurn("vol", "Where?", options={"slices": slices}))
