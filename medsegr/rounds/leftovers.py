@@ -1,6 +1,6 @@
 """What lies of a removed patient outside the database: masks, slices, pages of rounds, labels of stock clients, skips, looks.
-It is written down before the rows are emptied and worked off afterwards, so that a removal that was interrupted can be finished. A
-running server holds the ids of skipped and looked-at images in memory until it is started again.
+It is written down before the rows are emptied and worked off afterwards, so that a removal that was interrupted can be
+finished. A running server holds the ids of skipped and looked-at images in memory until it is started again.
 """
 
 from __future__ import annotations
