@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, func, insert, inspect, select, update
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.tables import Base, SchemaVersion
 
-SCHEMA = 3
+SCHEMA = 4
 
 STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -141,6 +141,10 @@ STEPS: dict[int, tuple[str, ...]] = {
             hash VARCHAR(64) NOT NULL
         )
         """,
+    ),
+    3: (
+        "ALTER TABLE rounds ADD COLUMN resumed INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE rounds ADD COLUMN heard VARCHAR(32)",
     ),
 }
 """Schema n -> the statements that make schema n + 1 of it; `{serial}` is an integer that counts on by itself,

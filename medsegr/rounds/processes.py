@@ -42,6 +42,11 @@ def own_name() -> str:
     return f"{os.getpid()} {psutil.Process().create_time():.2f} {socket.gethostname()}"
 
 
+def elsewhere(name: str) -> bool:
+    """Whether the process of this name was started on another machine."""
+    return name.split(" ", 2)[2] != socket.gethostname()
+
+
 def alive(name: str) -> bool:
     """Whether the process of this name runs. Of another machine's nothing is known: it counts as alive."""
     pid, start, host = name.split(" ", 2)

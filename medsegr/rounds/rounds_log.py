@@ -14,19 +14,23 @@ from sqlalchemy.orm import Session
 from medsegr.rounds.audit import append
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
-from medsegr.rounds.processes import alive, own_name
+from medsegr.rounds.processes import alive, elsewhere, own_name
 from medsegr.rounds.tables import RoundRow, RoundStatus
 
 __all__ = ["Round", "RoundLog", "RoundStatus"]
 
 OPEN = (RoundStatus.QUEUED, RoundStatus.RUNNING)
 STOPPED = "The process that ran this round stopped before it was done."
+SILENT_S = 900.0
+"""Whether another machine's process lives cannot be seen: it counts as gone once it has stored nothing for so long. A container
+that is made anew is another machine, too."""
 
 
 @dataclass(frozen=True)
 class Round:
     """One round, detached from the database. `data`: ids and hashes of what it is trained and judged on; `progress`:
-    {phase, done, total, seconds}; `decision`: the gate's numbers and sentence.
+    {phase, done, total, seconds}; `decision`: the gate's numbers and sentence; `resumed`: how often it went on by itself;
+    `heard`: when it was queued, or its process last stored something.
     """
 
     id: int
@@ -43,6 +47,8 @@ class Round:
     challenger: str | None
     decision: dict[str, Any]
     error: str | None
+    resumed: int
+    heard: str | None
 
     @property
     def open(self) -> bool:
@@ -76,15 +82,18 @@ class RoundLog:
                 progress={},
                 champion=champion,
                 decision={},
+                resumed=0,
+                heard=now(),
             )
             session.add(row)
             session.flush()
             append(session, editor, "round", str(row.id), {"trigger": trigger, "options": row.options})
             return _round(row)
 
-    def reopen(self, round_id: int) -> Round:
+    def reopen(self, round_id: int, *, by_itself: bool = False) -> Round:
         """Queue a round that failed once more, so that none takes its place until its process has begun; raises `StoreError`
-        for one that has not failed, or while another one is open.
+        for one that has not failed, or while another one is open. `resumed` counts how often that was done `by_itself`, and
+        begins anew where somebody ordered it.
         """
         with self.database.writing() as session:
             row = _row(session, round_id)
@@ -96,6 +105,7 @@ class RoundLog:
                 raise StoreError(f"Round {other.id} is {other.status}; wait for it, or cancel it first.")
             row.status, row.owner = RoundStatus.QUEUED.value, own_name()
             row.started, row.finished, row.error = None, None, None
+            row.resumed, row.heard = row.resumed + 1 if by_itself else 0, now()
             return _round(row)
 
     def start(self, round_id: int, champion: str | None = None) -> Round:
@@ -106,20 +116,22 @@ class RoundLog:
             row = _row(session, round_id)
             if RoundStatus(row.status) not in (*OPEN, RoundStatus.FAILED):
                 raise StoreError(f"Round {round_id} is {row.status}; only an open or failed one can be run.")
-            if row.status == RoundStatus.RUNNING and row.owner != own_name() and alive(row.owner):
+            if row.status == RoundStatus.RUNNING and row.owner != own_name() and not _gone(row):
                 raise StoreError(f"Round {round_id} is run by another process; wait for it, or cancel it.")
             other = _open(session)
             if other is not None and other.id != round_id:
                 raise StoreError(f"Round {other.id} is {other.status}; wait for it, or cancel it first.")
             row.status, row.owner = RoundStatus.RUNNING.value, own_name()
             row.started, row.finished, row.error = now(), None, None
+            row.heard = row.started
             row.champion = champion or row.champion
             return _round(row)
 
     def freeze(self, round_id: int, data: dict[str, Any]) -> None:
         """Store what the round is trained and judged on."""
         with self.database.writing() as session:
-            _running(session, round_id).data = data
+            row = _running(session, round_id)
+            row.data, row.heard = data, now()
 
     def progress(self, round_id: int, phase: str, done: int, total: int) -> None:
         """Store how far the round is; raises `StoreError` once it was cancelled, which ends it."""
@@ -127,6 +139,7 @@ class RoundLog:
             row = _running(session, round_id)
             seconds = _seconds_since(row.started or row.created)
             row.progress = {"phase": phase, "done": done, "total": total, "seconds": seconds}
+            row.heard = now()
 
     def finish(
         self,
@@ -162,8 +175,8 @@ class RoundLog:
             noted = (
                 row.status == RoundStatus.FAILED and row.error == STOPPED
             )  # by `close_orphans`, which knows less
-            elsewhere = row.status == RoundStatus.RUNNING and alive(row.owner)
-            if not noted and (RoundStatus(row.status) not in OPEN or elsewhere):
+            another = row.status == RoundStatus.RUNNING and not _gone(row)
+            if not noted and (RoundStatus(row.status) not in OPEN or another):
                 return None
             row.error = error
             if not noted:
@@ -202,11 +215,11 @@ class RoundLog:
         """Rounds that a process which is gone left open have failed: say so."""
         with self.database.session() as session:
             row = _open(session)
-            if row is None or alive(row.owner):
+            if row is None or not _gone(row):
                 return
         with self.database.writing() as session:
             row = _open(session)
-            if row is not None and not alive(row.owner):
+            if row is not None and _gone(row):
                 row.status, row.finished, row.error = RoundStatus.FAILED.value, now(), STOPPED
                 append(session, row.editor, "round_end", str(row.id), {"status": row.status})
 
@@ -230,6 +243,13 @@ def _open(session: Session) -> RoundRow | None:
     return session.scalars(query.order_by(RoundRow.id).limit(1)).first()
 
 
+def _gone(row: RoundRow) -> bool:
+    """Whether the process that queued or runs the round is gone."""
+    if elsewhere(row.owner):
+        return _seconds_since(row.heard or row.started or row.created) > SILENT_S
+    return not alive(row.owner)
+
+
 def _seconds_since(created: str) -> float:
     return round((datetime.fromisoformat(now()) - datetime.fromisoformat(created)).total_seconds(), 1)
 
@@ -250,4 +270,6 @@ def _round(row: RoundRow) -> Round:
         challenger=row.challenger,
         decision=row.decision,
         error=row.error,
+        resumed=row.resumed,
+        heard=row.heard,
     )

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -37,7 +36,9 @@ NICENESS = 15
 """Steps that a round is nicer than the server, whose model is 5 nicer."""
 LOOK_S = 2.0
 RESUMED = 2
-"""A round whose process is killed from outside goes on that often, and has failed after that: memory may never suffice."""
+"""A round whose process is stopped from outside goes on that often, with this server and the next ones together, and has failed
+after that: memory may never suffice."""
+GIVEN_UP = f"The round's process was stopped from outside {RESUMED + 1} times, so it is given up; memory may not suffice."
 WORK = "challenger*"
 """What a round trains, and the state of its training, in its folder; `runner.CHALLENGER` names it."""
 
@@ -55,7 +56,6 @@ class RoundStarter:
         self._lock = threading.Lock()
         self._children: dict[int, subprocess.Popen[bytes]] = {}  # locked; by number of the round
         self._closed = False  # locked
-        self._resumed: Counter[int] = Counter()  # how often a round went on, by number
 
     def start(self, trigger: str, editor: str, options: dict[str, Any], champion: str | None = None) -> Round:
         """Begin a round; returns as soon as it is queued. Raises `StoreError` while another one is open."""
@@ -70,24 +70,30 @@ class RoundStarter:
         return queued
 
     def resume(self) -> Round | None:
-        """Go on with the newest round if the process that ran it was stopped from outside; None if there is nothing to do. What
-        earlier rounds left behind is deleted. For the start of a server.
+        """Go on with the newest round if the process that ran it was stopped from outside, `RESUMED` times at most; None if there
+        is nothing to do. What earlier rounds left behind is deleted. For the start of a server.
         """
         self.log.close_orphans()
         rounds = self.log.rounds()
         newest = rounds[-1] if rounds and _interrupted(rounds[-1]) else None
+        if newest is not None and newest.resumed >= RESUMED:
+            logger.error("Round %d was interrupted; it does not go on again.", newest.id)
+            self.log.abandon(newest.id, GIVEN_UP)
+            newest = None
         for ended in rounds:
             if not ended.open and ended is not newest:
                 self._clear(ended.id)
         if newest is None:
             return None
         logger.warning("Round %d was interrupted; it goes on.", newest.id)
-        return self.go_on(newest.id)
+        return self.go_on(newest.id, by_itself=True)
 
-    def go_on(self, round_id: int) -> Round:
-        """Take up a round that was interrupted or has failed, with the data that it froze; raises `StoreError`."""
+    def go_on(self, round_id: int, *, by_itself: bool = False) -> Round:
+        """Take up a round that was interrupted or has failed, with the data that it froze; raises `StoreError`. Not `by_itself`:
+        somebody ordered it, and it may be interrupted as often as a new one.
+        """
         failed = self.log.get(round_id)
-        queued = self.log.reopen(round_id)
+        queued = self.log.reopen(round_id, by_itself=by_itself)
         try:
             self._spawn(round_id)
         except (OSError, StoreError):
@@ -199,15 +205,15 @@ class RoundStarter:
         """The process of a round has ended: if it has not said how, its round has failed, or goes on where it was killed."""
         code = child.returncode
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        again = code < 0 and self._resumed[round_id] < RESUMED
-        if self.log.abandon(round_id, STOPPED if again else f"The round's process {how}."):
+        again = code < 0 and self.log.get(round_id).resumed < RESUMED
+        over = GIVEN_UP if code < 0 else f"The round's process {how}."
+        if self.log.abandon(round_id, STOPPED if again else over):
             logger.error("The process of round %d %s; its log says why.", round_id, how)
         found = self.log.get(round_id)
         if again and _interrupted(found):
-            self._resumed[round_id] += 1
             logger.warning("Round %d was interrupted; it goes on.", round_id)
             with suppress(StoreError):  # cancelled at this moment, or the server is being stopped
-                self.go_on(round_id)
+                self.go_on(round_id, by_itself=True)
         elif not found.open and not _interrupted(found):
             self._clear(round_id)
 

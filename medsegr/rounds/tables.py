@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, String, Text
+from sqlalchemy import JSON, ForeignKey, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -156,7 +156,8 @@ class LabelRow(Base):
 
 class RoundRow(Base):
     """A fine-tuning round. `data`: ids and hashes of what it was trained and judged on; `progress`: {phase, done, total,
-    seconds}; `decision`: the gate's numbers and sentence."""
+    seconds}; `decision`: the gate's numbers and sentence; `resumed`: how often it went on by itself; `heard`: when it was queued,
+    or its process last stored something (older rows lack it)."""
 
     __tablename__ = "rounds"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -174,6 +175,8 @@ class RoundRow(Base):
     challenger: Mapped[str | None] = mapped_column(Text)
     decision: Mapped[dict[str, Any]] = mapped_column(JSON)
     error: Mapped[str | None] = mapped_column(Text)
+    resumed: Mapped[int] = mapped_column(server_default=text("0"))
+    heard: Mapped[str | None] = mapped_column(String(32))
 
 
 class VersionRow(Base):

@@ -15,6 +15,7 @@ from medsegr.rounds import migrations
 from medsegr.rounds.audit import Audit
 from medsegr.rounds.cases import CaseStore, TrainingSlices
 from medsegr.rounds.corrections import CorrectionStore, NewCorrection, Origin, Verdict
+from medsegr.rounds.rounds_log import RoundLog, RoundStatus
 from medsegr.rounds.scores import Scores
 from medsegr.rounds.store import NewTurn, StoreError, TurnStatus, TurnStore
 
@@ -76,6 +77,23 @@ def schema_2(folder: Path) -> Path:
     return file
 
 
+SCHEMA_3 = (
+    *migrations.statements(2, "sqlite"),
+    "INSERT INTO rounds (created, started, status, trigger, editor, owner, options, data, progress, decision) VALUES "
+    "('2026-01-02T03:06:05.000006+00:00', NULL, 'failed', 'hand', 'ann', '1 2.0 x', '{}', '{}', '{}', '{}')",
+    "UPDATE schema_version SET version = 3",
+)
+
+
+def schema_3(folder: Path) -> Path:
+    """A state folder as version 3 wrote it: that of version 2, and a round that has failed."""
+    file = schema_2(folder)
+    with sqlite3.connect(file) as raw:
+        for statement in SCHEMA_3:
+            raw.execute(statement)
+    return file
+
+
 def layout(file: Path) -> dict[str, object]:
     """Columns (name, type, not null, key), foreign keys and indexes of every table."""
     with sqlite3.connect(file) as raw:
@@ -125,10 +143,19 @@ def test_a_version_2_folder_keeps_turn_and_correction_and_takes_cases(tmp_path: 
     Scores(turns.database).add(CORRECTION, "liver", 0.5, "v0")
     assert Audit(turns.database).verify() is None
     with sqlite3.connect(file) as raw:
-        assert raw.execute("select version from schema_version").fetchall() == [(3,)]
+        assert raw.execute("select version from schema_version").fetchall() == [(migrations.SCHEMA,)]
 
 
-@pytest.mark.parametrize("older", [schema_1, schema_2])
+def test_a_version_3_folder_keeps_its_rounds_which_may_go_on(tmp_path: Path) -> None:
+    schema_3(tmp_path)
+    turns = TurnStore(tmp_path)
+    log = RoundLog(turns.database)
+    (kept,) = log.rounds()
+    assert (kept.editor, kept.status, kept.resumed, kept.heard) == ("ann", RoundStatus.FAILED, 0, None)
+    assert log.reopen(kept.id, by_itself=True).resumed == 1
+
+
+@pytest.mark.parametrize("older", [schema_1, schema_2, schema_3])
 def test_a_migrated_folder_has_the_layout_of_a_new_one(tmp_path: Path, older: Callable[[Path], Path]) -> None:
     old = older(tmp_path / "old")
     TurnStore(tmp_path / "old").dispose()

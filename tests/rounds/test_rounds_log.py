@@ -6,15 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from state_rows import Place
 
 from medsegr.rounds.audit import Audit
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
-from medsegr.rounds.rounds_log import RoundLog
+from medsegr.rounds.rounds_log import STOPPED, RoundLog
 from medsegr.rounds.tables import RoundRow, RoundStatus
 
 
@@ -173,3 +174,38 @@ def test_a_round_of_another_machine_stays_until_it_is_cancelled(database: Databa
     found = RoundLog(database).open_round()
     assert found is not None and found.id == made.id
     assert log.cancel(made.id, "ann").status is RoundStatus.CANCELLED
+
+
+def silent(database: Database, owner: str) -> None:
+    """All rounds have stored nothing for sixteen minutes, and this is who runs them."""
+    heard = (datetime.now(UTC) - timedelta(minutes=16)).isoformat()
+    with database.session() as session, session.begin():
+        session.execute(update(RoundRow).values(owner=owner, heard=heard))
+
+
+def test_a_round_of_another_machine_that_has_stored_nothing_for_long_has_failed(database: Database) -> None:
+    """A container that was made anew has another host name, and its round is never heard of again."""
+    log = RoundLog(database)
+    made = log.start(log.create("hand", "ann").id)
+    with database.session() as session:
+        own = session.scalars(select(RoundRow.owner)).one()
+    silent(database, own)
+    assert log.open_round() is not None  # it is this machine's, and lives
+    silent(database, "1 2.0 elsewhere")
+    log.progress(made.id, "train", 1, 2)
+    assert log.open_round() is not None  # heard of just now
+    silent(database, "1 2.0 elsewhere")
+    assert log.open_round() is None
+    ended = log.get(made.id)
+    assert (ended.status, ended.error) == (RoundStatus.FAILED, STOPPED)
+    assert [entry.action for entry in Audit(database).entries()] == ["round", "round_end"]
+    log.reopen(made.id)
+    silent(database, "1 2.0 elsewhere")
+    assert log.create("hand", "ann").id == 2
+
+
+def test_a_round_of_another_machine_that_is_silent_may_be_taken_up(database: Database) -> None:
+    log = RoundLog(database)
+    made = log.start(log.create("hand", "ann").id)
+    silent(database, "1 2.0 elsewhere")
+    assert log.start(made.id).status is RoundStatus.RUNNING

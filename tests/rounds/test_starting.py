@@ -138,9 +138,30 @@ def test_a_round_whose_process_is_killed_goes_on_but_not_again_and_again(
     ended = starter.wait(begin(starter, what).id)
     assert (ended.status.value, starts(starter)) == (status, times)
     if what == "killed":
-        assert ended.error == "The round's process was ended by signal 9."
+        assert ended.error == starting.GIVEN_UP and "stopped from outside 3 times" in ended.error
         assert "challenger" not in left(starter) and "challenger.state" not in left(starter)
         assert start().resume() is None  # nor by the next server
+
+
+def test_a_round_that_ends_with_its_server_each_time_is_given_up(start: Start) -> None:
+    """The memory's killer, or systemd after it, takes the server along; the next one starts, and so on."""
+    first = start()
+    number = begin(first, "slow").id
+    until((folder_of(first) / "page.html").exists)
+    first.close()
+    for times in range(1, starting.RESUMED + 1):
+        server = start()
+        going = server.resume()
+        assert going is not None and going.resumed == times
+        until(lambda log=server.log: log.get(number).status is RoundStatus.RUNNING)  # type: ignore[misc]
+        server.close()
+    last = start()
+    assert last.resume() is None
+    ended = last.log.get(number)
+    assert (ended.status, ended.error) == (RoundStatus.FAILED, starting.GIVEN_UP)
+    assert "challenger" not in left(last) and start().resume() is None
+    assert last.go_on(number).resumed == 0  # somebody ordered it
+    last.cancel(number, "ann")
 
 
 def test_no_other_round_takes_the_place_of_one_that_goes_on(start: Start) -> None:

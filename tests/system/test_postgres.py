@@ -52,7 +52,7 @@ def test_a_migrated_database_has_the_layout_of_a_new_one(postgres: Postgres) -> 
         model.__tablename__ for model in (SchemaVersion, TurnRow, CorrectionRow)
     }
     first = [table for table in old if table.name != CorrectionRow.__tablename__]
-    steps = [*migrations.statements(1, "postgresql"), *migrations.statements(2, "postgresql")]
+    steps = [step for version in migrations.STEPS for step in migrations.statements(version, "postgresql")]
     postgres.sql("CREATE DATABASE migrated")
     postgres.sql(";\n".join([*_ddl(first), *steps]), "migrated")
     postgres.sql("CREATE DATABASE fresh")
