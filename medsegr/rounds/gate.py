@@ -25,15 +25,19 @@ LEVEL = 0.95
 UNKNOWN = 0.05
 MANY = 10
 """Cases over which a mean is taken for certain enough to be held to the margin itself."""
+FOUND, LOST = 0.5, 0.5
+"""A structure that had this mean Dice and keeps less than this share of it is lost, however few cases say so."""
 ABSENT = "absent"
+OLD = ("regression", "remembered")
+"""Kinds of cases about what shipped."""
 
 
 @dataclass(frozen=True)
 class GateConfig:
     """One configuration for all sites. `min_patients`: validation patients that a corrected structure needs; `useful`: mean Dice
     that a structure must reach which the champion does not find at all (mean below `UNKNOWN`); `margin`: what may be lost by a
-    corrected structure, and by an old one, or all that a public set shows, with `MANY` regression cases; one with fewer may lose
-    more (`fell`), and with less than `min_old_cases` it is judged with its set only.
+    corrected structure, and by an old one, or all that a public set shows, with `MANY` cases; one with fewer may lose more
+    (`fell`), and with less than `min_old_cases` it may not be lost (`LOST`).
     `lone_margin`: what a corrected structure with fewer patients may lose; `mean_margin`: what old ones may lose on average;
     `share_margin`: what emission and N-acc may lose, if that is more than one question; `regression`: a set to compare old
     structures on must be there."""
@@ -52,9 +56,10 @@ class GateConfig:
 class Scored:
     """One question answered by both models.
 
-    `kind` is "corrected" (a validation case of the ledger), "regression" (the fixed set), or "absent_corrected" and "absent" (of
-    the same two, where nothing is there to outline). Dice is 1 for "not present" said rightly, 0 otherwise; `emitted` says
-    whether anything was outlined. `dataset`: the public set of a regression case.
+    `kind` is "corrected" (a validation case of the ledger), "regression" (the fixed set), "remembered" (a replay picture, of a
+    structure that the fixed set has no case of), or "absent_corrected" and "absent" (of the first two, where nothing is there to
+    outline). Dice is 1 for "not present" said rightly, 0 otherwise; `emitted` says whether anything was outlined. `dataset`: the
+    public set of a regression case.
     """
 
     kind: str
@@ -105,8 +110,14 @@ class Decision:
         return {"status": self.status.value, "sentence": self.sentence, "rows": rows, "numbers": numbers}
 
 
-def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfig = GateConfig()) -> Decision:
-    """Judge a challenger. `corrected` are the structures that the round's corrections are about."""
+def decide(
+    scores: Sequence[Scored],
+    corrected: Sequence[str],
+    config: GateConfig = GateConfig(),
+    since: Sequence[Scored] = (),
+) -> Decision:
+    """Judge a challenger. `corrected` are the structures that the round's corrections are about; `since` are scores of old cases
+    with the checkpoint that learning began with in the champion's place, or small losses of many rounds would add up."""
     rows = _rows(scores)
     numbers = _numbers(scores)
     judged = [r for r in rows if r.kind == "corrected" and r.label in set(corrected)]
@@ -118,7 +129,11 @@ def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfi
     mean, low, high = paired(cases)
     after = float(np.mean([s.challenger for s in cases]))
     numbers |= {"gain": mean, "gain_low": low, "gain_high": high, "corrected_after": after}
-    reasons = _losses(rows, numbers, config) + _set_losses(scores, config)
+    reasons = _taught_losses(rows, config) + _old_losses(scores, config)
+    if not any(r.kind == "regression" for r in rows) and config.regression:
+        reasons.append("there is no regression set beside the weights to compare old structures on")
+    reasons += _share_losses(numbers, config)
+    reasons += [f"since learning began, {reason}" for reason in _old_losses(since, config)]
     if not low > 0:
         reasons.insert(
             0,
@@ -131,9 +146,10 @@ def decide(scores: Sequence[Scored], corrected: Sequence[str], config: GateConfi
     ]
     if reasons:
         return Decision(RoundStatus.REFUSED, f"Not adopted, because {'; '.join(reasons)}.", rows, numbers)
+    old = _several(len({r.label for r in rows if r.kind in OLD}), "old structure")
     sentence = (
         f"Adopted: on {_several(len({s.patient for s in cases}), 'validation patient')} the Dice of {_named(kept)} rises by "
-        f"{mean:+.3f} (at least {low:+.3f}) to {after:.2f}, and nothing old that was judged got worse by more than its margin."
+        f"{mean:+.3f} (at least {low:+.3f}) to {after:.2f}, and of {old} none got worse by more than its margin."
     )
     if unjudged := set(corrected) - kept:
         sentence += f" Too few validation patients to judge {_named(unjudged)}."
@@ -201,26 +217,36 @@ def _numbers(scores: Sequence[Scored]) -> dict[str, float]:
     return found
 
 
-def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfig) -> list[str]:
-    """What got worse by more than its margin, in words."""
-    old = [r for r in rows if r.kind == "regression"]
-    lost = [
-        r
-        for r in old
-        if r.cases >= config.min_old_cases and fell(r.after - r.before, r.high, r.cases, config)
+def _taught_losses(rows: Sequence[Row], config: GateConfig) -> list[str]:
+    """Which structures with validation cases got worse by more than their margin."""
+    return [
+        _falls(row.label, row.before, row.after)
+        for row in rows
+        if row.kind == "corrected"
+        and row.before - row.after
+        > (config.margin if row.patients >= config.min_patients else config.lone_margin)
     ]
-    for row in rows:
-        if row.kind == "corrected":
-            margin = config.margin if row.patients >= config.min_patients else config.lone_margin
-            if row.before - row.after > margin:
-                lost.append(row)
-    reasons = [f"{r.label} falls from {r.before:.2f} to {r.after:.2f}" for r in lost]
-    if old:
-        change = float(np.mean([r.after - r.before for r in old]))
-        if change < -config.mean_margin:
-            reasons.append(f"old structures lose {-change:.3f} on average")
-    elif config.regression:
-        reasons.append("there is no regression set beside the weights to compare old structures on")
+
+
+def _old_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
+    """What that shipped got worse by more than its margin: structures, all of them together, and what each public set shows."""
+    rows = [row for row in _rows(scores) if row.kind in OLD]
+    reasons = [_falls(r.label, r.before, r.after) for r in rows if _old_lost(r, config)]
+    changes = [r.after - r.before for r in rows if r.kind == "regression"]
+    if changes and float(np.mean(changes)) < -config.mean_margin:
+        reasons.append(f"old structures lose {-float(np.mean(changes)):.3f} on average")
+    return reasons + _set_losses(scores, config)
+
+
+def _old_lost(row: Row, config: GateConfig) -> bool:
+    lost = row.before >= FOUND and row.after < LOST * row.before
+    enough = row.cases >= config.min_old_cases
+    return lost or (enough and fell(row.after - row.before, row.high, row.cases, config))
+
+
+def _share_losses(numbers: Mapping[str, float], config: GateConfig) -> list[str]:
+    """Whether outlines are still given, and absent structures denied."""
+    reasons = []
     for name, words in (
         ("emission", "outlines asked for are given"),
         ("n_acc", "absent structures are denied"),
@@ -234,12 +260,17 @@ def _losses(rows: Sequence[Row], numbers: Mapping[str, float], config: GateConfi
     return reasons
 
 
+def _falls(what: str, before: float, after: float) -> str:
+    return f"{what} falls from {before:.2f} to {after:.2f}"
+
+
 def fell(change: float, high: float, cases: int, config: GateConfig) -> bool:
     """Whether what is old lost more than the margin. With less than `MANY` cases the mean is less certain: the margin is as much
-    wider, and since one outline that is missed can make more, the interval of the change must end at `high` below zero."""
+    wider, and since one outline that is missed can make more, the interval of the change must end at `high` below zero; cases of
+    one patient have no interval (NaN), and are taken at their word."""
     if cases >= MANY:
         return change < -config.margin
-    return change < -config.margin * math.sqrt(MANY / cases) and high < 0
+    return change < -config.margin * math.sqrt(MANY / cases) and not high >= 0
 
 
 def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
@@ -254,7 +285,7 @@ def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
         change, _, high = paired(of)
         several = len({s.label for s in of}) > 1  # one structure alone is judged by its name
         if several and len(of) >= config.min_old_cases and fell(change, high, len(of), config):
-            reasons.append(f"what {name} shows falls from {before:.2f} to {after:.2f}")
+            reasons.append(_falls(f"what {name} shows", before, after))
     return reasons
 
 

@@ -42,10 +42,12 @@ from medsegr.rounds.report import write_report
 from medsegr.rounds.rounds_log import Round, RoundLog
 from medsegr.rounds.scores import Scores
 from medsegr.rounds.scoring import (
+    Question,
     answer,
     case_questions,
     compared,
     regression_questions,
+    remembered_questions,
     validation_patients,
 )
 from medsegr.rounds.tables import RoundStatus, Split, WithdrawalRow
@@ -119,7 +121,8 @@ def run_round(state: Path, round_id: int, checkpoint: Path, url: str | None = No
     try:
         with database.writing() as session:
             if version and decision.adopted:
-                _check_withdrawn(session, log.get(round_id).data["train"])
+                data = log.get(round_id).data
+                _check_withdrawn(session, [*data["train"], *data["val"]])
                 registry.promote(
                     version.name, this.editor, decision.sentence, expected=champion.name, session=session
                 )
@@ -180,18 +183,16 @@ def _run(
             champion.directory, drawn, concepts, work, options, progress, losses, fresh=frozen.corrected
         )
     directory = made.directory if made else work
-    asked += regression_questions(
-        read_replay(champion.directory)["regression"],
-        options.seed,
-        int(this.options.get("regression_pictures", 0)),
-        concepts,
-        champion.targets,
-    )
-    before = answer(
-        champion.directory, asked, options.device, lambda n, of: progress("asking the champion", n, of)
-    )
-    after = answer(directory, asked, options.device, lambda n, of: progress("asking the challenger", n, of))
-    decision = decide(compared(asked, before, after), frozen.corrected, gate)
+    old = _old_questions(champion, this, concepts, options.seed)
+    asked += old
+    before = answer(champion.directory, asked, options.device, partial(progress, "asking the champion"))
+    after = answer(directory, asked, options.device, partial(progress, "asking the challenger"))
+    since = []
+    if old and champion.name != registry.base.name:
+        told = partial(progress, "asking the first version")
+        first = answer(registry.base.directory, old, options.device, told)
+        since = compared(old, first, after[-len(old) :])
+    decision = decide(compared(asked, before, after), frozen.corrected, gate, since)
     if open_gate:
         decision = Decision(RoundStatus.ADOPTED, "Adopted without a gate.", decision.rows, decision.numbers)
     if made is None and decision.adopted:
@@ -204,6 +205,15 @@ def _run(
     challenger = made.name if made else None
     write_report(folder, this, champion.name, challenger, decision, asked, before, after, log)
     return decision, made
+
+
+def _old_questions(
+    champion: Version, this: Round, concepts: Mapping[str, Concept], seed: int
+) -> list[Question]:
+    """About what shipped: the regression set, and what it has no case of, unless the round asks for a part of the set only."""
+    pictures, most = read_replay(champion.directory), int(this.options.get("regression_pictures", 0))
+    asked = regression_questions(pictures["regression"], seed, most, concepts, champion.targets)
+    return asked if most else asked + remembered_questions(pictures["replay"], asked, concepts, seed)
 
 
 def _train_in_group(database: Database, this: Round, champion: Version, work: Path) -> bool:
@@ -260,9 +270,9 @@ def known_concepts(database: Database, champion: Path) -> dict[str, Concept]:
     return concepts
 
 
-def _check_withdrawn(session: Session, train: Sequence[str]) -> None:
-    """Raises `StoreError` where a correction that was trained on has been withdrawn meanwhile."""
-    query = select(WithdrawalRow.correction_id).where(WithdrawalRow.correction_id.in_(train)).limit(1)
+def _check_withdrawn(session: Session, used: Sequence[str]) -> None:
+    """Raises `StoreError` where a correction that was trained or judged on has been withdrawn meanwhile."""
+    query = select(WithdrawalRow.correction_id).where(WithdrawalRow.correction_id.in_(used)).limit(1)
     if session.scalar(query) is not None:
         raise StoreError("Corrections of this round were withdrawn while it ran; run another one.")
 

@@ -5,6 +5,7 @@ ship with a checkpoint. Champion and challenger are asked the same questions.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from medsegr.rounds.gate import Scored
 PER_PICTURE = 8
 """Questions by name about one regression picture."""
 ABSENT_PER_PICTURE = 1
+REMEMBERED = 2
+"""Questions about a structure that no regression picture shows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,32 +114,52 @@ def regression_questions(
     rng = random.Random(seed)
     found = []
     for latent in latents[: most or len(latents)]:
-        case = named_again(latent.case, concepts or {}, 1, seed)
-        turns = [c.turns[0] for c in case.conversations]
-        by_label: dict[str, Turn] = {}
-        for turn in turns:
-            if turn.kind == "explicit" and len(turn.targets) == 1:
-                by_label.setdefault(turn.targets[0].label, turn)
-        absent = [t for t in turns if t.kind.startswith("absent") and t.fact is None and t.absent]
+        by_label, absent = _asked_by_name(latent, concepts or {}, seed)
         more = denials(latent.case, concepts or {}, names, ABSENT_PER_PICTURE - len(absent), rng)
         absent += [c.turns[0] for c in more]
         picked = rng.sample(sorted(by_label), min(PER_PICTURE, len(by_label)))
-        labels = latent.labels.numpy()
-        for name in picked:
-            truth = np.isin(labels, by_label[name].targets[0].value)
-            found.append(
-                Question(
-                    "regression", name, latent.case.patient_id, by_label[name].question, truth, None, latent
-                )
-            )
+        found += [_of_latent("regression", latent, by_label[name]) for name in picked]
+        nothing = np.zeros(latent.labels.shape, np.bool_)
         for turn in absent[:ABSENT_PER_PICTURE]:
-            nothing = np.zeros(labels.shape, np.bool_)
             found.append(
                 Question(
                     "absent", turn.absent[0], latent.case.patient_id, turn.question, nothing, None, latent
                 )
             )
     return found
+
+
+def remembered_questions(
+    latents: Sequence[FeatureCase], judged: Sequence[Question], concepts: Mapping[str, Concept], seed: int
+) -> list[Question]:
+    """Questions by name about replay pictures, `REMEMBERED` of each structure that no question `judged` asks for: what no
+    regression picture shows is trained on, and would still show that it is lost."""
+    count = Counter({question.label: REMEMBERED for question in judged if question.kind == "regression"})
+    found = []
+    for latent in latents:
+        for name, turn in sorted(_asked_by_name(latent, concepts, seed)[0].items()):
+            if count[name] < REMEMBERED:
+                count[name] += 1
+                found.append(_of_latent("remembered", latent, turn))
+    return found
+
+
+def _asked_by_name(
+    latent: FeatureCase, concepts: Mapping[str, Concept], seed: int
+) -> tuple[dict[str, Turn], list[Turn]]:
+    """First questions by name about what a picture shows, by structure, and about what it lacks."""
+    turns = [c.turns[0] for c in named_again(latent.case, concepts, 1, seed).conversations]
+    by_label: dict[str, Turn] = {}
+    for turn in turns:
+        if turn.kind == "explicit" and len(turn.targets) == 1:
+            by_label.setdefault(turn.targets[0].label, turn)
+    return by_label, [t for t in turns if t.kind.startswith("absent") and t.fact is None and t.absent]
+
+
+def _of_latent(kind: str, latent: FeatureCase, turn: Turn) -> Question:
+    target = turn.targets[0]
+    truth = np.isin(latent.labels.numpy(), target.value)
+    return Question(kind, target.label, latent.case.patient_id, turn.question, truth, None, latent)
 
 
 def answer(

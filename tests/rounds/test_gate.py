@@ -129,6 +129,38 @@ def test_of_few_cases_all_must_have_fallen() -> None:
         assert decide([*BETTER, *spleen, *others], ["optic disc"]).adopted is adopted
 
 
+def test_an_old_structure_that_is_lost_is_named_however_few_cases_say_so() -> None:
+    for kind in ("regression", "remembered"):
+        for after, adopted in ((0.3, False), (0.6, True)):
+            cord = [_case(1, 0.8, after, kind, "spinal cord")]
+            others = [_case(n, 0.8, 0.81, "regression", f"o {n}") for n in range(60)]
+            decision = decide([*BETTER, *cord, *others], ["optic disc"])
+            assert decision.adopted is adopted
+            if not adopted:
+                assert "spinal cord falls from 0.80 to 0.30" in decision.sentence
+            else:
+                assert "of 61 old structures none got worse" in decision.sentence
+    seldom = [_case(1, 0.4, 0.1, "regression", "foot ulcer")]  # was not found often before either
+    others = [_case(n, 0.8, 0.81, "regression", f"o {n}") for n in range(60)]
+    assert decide([*BETTER, *seldom, *others], ["optic disc"]).adopted
+
+
+def test_cases_of_one_patient_are_taken_at_their_word() -> None:
+    for loss, adopted in ((0.2, False), (0.05, True)):
+        liver = [_case(1, 0.8, 0.8 - loss, "regression", "liver") for _ in range(3)]
+        others = [_case(n, 0.8, 0.81, "regression", f"o {n}") for n in range(60)]
+        assert decide([*BETTER, *liver, *others], ["optic disc"]).adopted is adopted
+
+
+def test_small_losses_of_many_rounds_do_not_add_up() -> None:
+    lately = [_case(n, 0.70, 0.69, "regression", "liver") for n in range(12)]
+    assert decide([*BETTER, *lately, *ABSENT], ["optic disc"]).adopted
+    since = [_case(n, 0.80, 0.69, "regression", "liver") for n in range(12)]
+    decision = decide([*BETTER, *lately, *ABSENT], ["optic disc"], since=since)
+    assert decision.status is RoundStatus.REFUSED
+    assert "since learning began, liver falls from 0.80 to 0.69" in decision.sentence
+
+
 def test_a_structure_with_too_few_patients_is_named_and_may_not_be_ruined() -> None:
     iris = [_case(n, 0.0, 0.1, label="iris") for n in range(2)]
     decision = decide([*BETTER, *iris, *OLD], ["optic disc", "iris"])

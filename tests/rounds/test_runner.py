@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,18 @@ import pytest
 
 from medsegr.model.checkpoint import save_checkpoint
 from medsegr.model.medsegr import MedSegR
+from medsegr.qa.facts import load_knowledge
 from medsegr.rounds import runner
 from medsegr.rounds.cases import CaseStore, TrainingSlices
 from medsegr.rounds.corrections import CorrectionStore, NewCorrection, NewFinding, Origin, Verdict
 from medsegr.rounds.database import Database
+from medsegr.rounds.examples import Drawn, training_case
+from medsegr.rounds.gate import Decision, GateConfig, Scored, decide
 from medsegr.rounds.ledger import Ledger
 from medsegr.rounds.registry import Registry
+from medsegr.rounds.replay import REPLAY, write_replay
 from medsegr.rounds.rounds_log import Round, RoundLog
+from medsegr.rounds.scoring import Answered, Question, answer
 from medsegr.rounds.tables import RoundStatus, Split
 from medsegr.rounds.tracking import Tracker
 
@@ -149,6 +155,42 @@ def test_a_round_is_judged_by_what_is_new_to_the_champion(database: Database) ->
     assert set(runner.freeze(store, {}).corrected) == {NEW, "gallstone"}
     later = runner.freeze(store, {}, None, learnt)
     assert later.corrected == ("gallstone",) and len(later.train) == len(first.train) + 1
+
+
+def test_what_shipped_is_compared_with_the_first_version_too(
+    database: Database, champion: Path, tiny: MedSegR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb = np.zeros((SIDE, SIDE, 3), np.uint8)
+    rgb[8:40, 8:40] = 120
+    parts = {}
+    for part, name in (("regression", "liver"), ("replay", "left kidney")):
+        drawn = Drawn(name, "p", "CT", rgb, {name: rgb[..., 0] > 0})
+        parts[part] = [training_case(drawn, load_knowledge().concepts, SIDE, 1)]
+    write_replay(champion / REPLAY, tiny, parts)
+    for n in range(13):
+        _correct(database, n)
+    _run(database, champion, steps=1, gate=False)
+    second = Registry(database, champion).current().directory
+    asked: list[tuple[Path, list[str]]] = []
+    compared: list[Sequence[Scored]] = []
+
+    def note(checkpoint: Path, questions: Sequence[Question], *others: object) -> list[Answered]:
+        asked.append((checkpoint, [q.kind for q in questions]))
+        return answer(checkpoint, questions)
+
+    def judge(
+        scores: Sequence[Scored], labels: Sequence[str], config: GateConfig, since: Sequence[Scored]
+    ) -> Decision:
+        compared.append(since)
+        return decide(scores, labels, config, since)
+
+    monkeypatch.setattr(runner, "answer", note)
+    monkeypatch.setattr(runner, "decide", judge)
+    _run(database, champion, steps=1)
+    (before, all_kinds), (after, _), (first, old) = asked
+    assert before == second and first == champion and after not in (first, before)
+    assert {"regression", "remembered"} <= set(old) and all_kinds[-len(old) :] == old
+    assert [score.kind for score in compared[0]] == old
 
 
 def test_a_killed_round_is_taken_up_again(
