@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from medsegr.imaging import Picture, Volume, read_image
@@ -24,6 +24,7 @@ from medsegr.rounds.audit import SERVER, append
 from medsegr.rounds.capture import capture
 from medsegr.rounds.cases import Case, CaseStore, TrainingSlices
 from medsegr.rounds.corrections import Correction, CorrectionStore, Verdict, correction_of
+from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.kept_patients import first_patient, images_of, kept_apart
 from medsegr.rounds.leftovers import finish_removals
@@ -83,19 +84,19 @@ class Learner:
         """
         self._finish_removals()
         with self.database.session() as session:
-            cases, withdrawals = select(CaseRow.correction_id), select(WithdrawalRow.correction_id)
-            query = (
-                select(CorrectionRow)
-                .where(CorrectionRow.id.not_in(cases), CorrectionRow.id.not_in(withdrawals))
-                .order_by(CorrectionRow.created)
-            )
-            missing = [correction_of(row) for row in session.scalars(query)]
-            known = set(session.scalars(select(AuditRow.subject).where(AuditRow.action == TAKEN)))
+            cases = select(CaseRow.correction_id)
+            taken = select(AuditRow.subject).where(AuditRow.action == TAKEN)
+            lacking = or_(CorrectionRow.id.not_in(cases), CorrectionRow.id.not_in(taken))
+            rows = session.scalars(_not_withdrawn().where(lacking).order_by(CorrectionRow.created))
+            missing = [correction_of(row) for row in rows]
+            scored, kept = set(session.scalars(taken)), set(session.scalars(cases))
         made = 0
         for correction in missing:
-            if correction.id not in known:
+            if correction.id not in scored:
                 self._tried(self._score, correction)
-            if _teaches(correction) and self._tried(self._keep, correction) is not None:
+            if correction.id in kept or not _teaches(correction):
+                continue
+            if self._tried(self._keep, correction) is not None:
                 made += 1
         return made
 
@@ -132,7 +133,9 @@ class Learner:
             return step(correction)
         # Broad on purpose: readers of five formats, a full disk, a locked database; the correction counts already.
         except Exception as error:  # noqa: BLE001
-            logger.warning("A correction taught nothing yet (%s); see `build_missing`.", type(error).__name__)
+            logger.warning(
+                "A correction taught nothing yet; the next start tries again: %s", _loggable(error)
+            )
             return None
 
     def _score(self, correction: Correction) -> None:
@@ -239,6 +242,25 @@ class Unpacked(Sequence[NDArray[np.bool_]]):
         if isinstance(place, slice):
             return [self[n] for n in range(*place.indices(len(self)))]
         return unpack(self.packed.packed[place], self.packed.shape)
+
+
+def without_case(database: Database) -> int:
+    """How many corrections should be learnt from and cannot yet, since no case could be made of them."""
+    with database.session() as session:
+        cases = select(CaseRow.correction_id)
+        rows = session.scalars(_not_withdrawn().where(CorrectionRow.id.not_in(cases)))
+        return sum(_teaches(correction_of(row)) for row in rows)
+
+
+def _not_withdrawn() -> Select[CorrectionRow]:
+    return select(CorrectionRow).where(CorrectionRow.id.not_in(select(WithdrawalRow.correction_id)))
+
+
+def _loggable(error: Exception) -> str:
+    """What the log may say of it: sentences of the state folder and of `patients.csv` name files, lines, columns and sizes and
+    quote nothing that these hold; others may name an image, and images may be named after patients."""
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, StoreError) else kind
 
 
 def _teaches(correction: Correction) -> bool:

@@ -20,6 +20,7 @@ from medsegr.rounds.rounds_log import Round
 from medsegr.web.edge import SentenceRoute
 from medsegr.web.errors import Refusal
 from medsegr.web.labels import add_labels
+from medsegr.web.learning import without_case
 from medsegr.web.login.identity import current_user
 from medsegr.web.loop import MAX_REASON, LearningLoop, brief
 from medsegr.web.routes import body_schema, json_body, listing_limit
@@ -70,7 +71,7 @@ def _add_rounds(router: APIRouter, loop: LearningLoop, guards: list[Depends], ad
         "/learning", summary="Corrections since the last round, progress, last decision", dependencies=guards
     )
     def learning() -> dict[str, Any]:
-        return loop.state()
+        return {**loop.state(), "without_case": without_case(loop.log.database)}
 
     @router.get("/rounds", summary="The newest rounds, oldest first", dependencies=guards)
     def rounds(limit: int = 200) -> list[dict[str, Any]]:

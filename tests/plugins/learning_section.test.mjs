@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 
 const SOURCE = pathToFileURL(`${process.env.MEDSEGR_PLUGIN}/src/`);
 const load = (name) => import(new URL(name, SOURCE));
-const { Learning, addressOf, correctionsInWords, decisionInWords, newsInWords, runningInWords } = await load("learning.js");
+const { Learning, addressOf, correctionsInWords, decisionInWords, newsInWords, runningInWords, withoutCaseInWords } = await load("learning.js");
 const { learningContent, learningTitle } = await load("views/learning.js");
 
 const STATE = { version: "v0007-aa", corrections_since: 3, missing: null, running: null, last: null, can_rollback: true };
@@ -21,6 +21,13 @@ test("numbers are said as people say them", () => {
     "5 corrections since the last round. 1 more case is needed before a new version can be judged.",
   );
   assert.match(correctionsInWords({ corrections_since: 5, missing: 4 }), / 4 more cases are needed /);
+});
+
+test("corrections that cannot be learnt from yet are counted in one line, and only then", () => {
+  assert.equal(withoutCaseInWords({}), "");
+  assert.equal(withoutCaseInWords({ without_case: 1 }), "1 correction cannot be learnt from yet; the server's log says why.");
+  assert.ok(drawn({ state: { ...STATE, without_case: 2 } }).text.includes("2 corrections cannot be learnt from yet"));
+  assert.ok(!drawn({ state: { ...STATE, without_case: 0 } }).text.includes("cannot be learnt"));
 });
 
 test("a round and its decision are one sentence each", () => {

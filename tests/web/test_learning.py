@@ -198,6 +198,46 @@ def test_what_fails_harms_no_correction_and_is_made_up_for(
     assert [s.dice for s in Scores(turns.database).of()] == [1.0] and learner.build_missing() == 0
 
 
+def test_a_score_that_failed_is_made_up_for_though_its_case_was_kept(
+    turns: TurnStore, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = finished(turns, {"liver": block(VOLUME, 3)})
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "prequential", _raises(MemoryError()))
+        kept = learner.learn(store(turns, {"liver": block(VOLUME, 3)}, turn))
+        assert kept is not None and learner.build_missing() == 0 and Scores(turns.database).of() == []
+    assert learner.build_missing() == 0
+    assert [(s.correction_id, s.dice) for s in Scores(turns.database).of()] == [(kept.correction.id, 1.0)]
+    learner.build_missing()
+    assert actions(turns) == ["assign", "case", "correction"] and len(cases(learner)) == 1
+
+
+def test_the_log_says_why_a_case_is_missing_and_names_nobody(
+    turns: TurnStore, learner: Learner, archive: Archive, studies: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def learnt() -> str:
+        caplog.clear()
+        assert learner.learn(store(turns, {"disc": block(PICTURE, 5)}, image="pic", geometry=PICTURE)) is None
+        assert "Meier" not in caplog.text
+        return caplog.text
+
+    for content in ("image;patient\nMeier;Meier\n", "Meier,Meier\n", "image,patient,Meier\nMeier,,Meier\n",
+                    "image,patient\nMeier,Meier\nMeier,Meier 2\n"):  # fmt: skip
+        (studies / "patients.csv").write_text(content)
+        assert "StoreError: patients.csv " in learnt() and "one image a line" in caplog.text, content
+    (studies / "patients.csv").unlink()
+    (studies / "Meier.png").write_bytes(b"no image")
+    archive.images["pic"] = ImageFile("pic", studies / "Meier.png")
+    assert "ImageError" in learnt()  # its sentence names the file
+    store(turns, {}, verdict=Verdict.REJECTED)  # teaches nothing: not missing
+    out = store(turns, {"disc": block(PICTURE, 5)}, image="pic", geometry=PICTURE)
+    assert learning.without_case(turns.database) == 6
+    withdraw(turns.database, out.id, "chief", "Wrong.")
+    assert learning.without_case(turns.database) == 5
+    archive.images["pic"] = ImageFile("pic", studies / "pic.png")
+    assert learner.build_missing() == 5 and learning.without_case(turns.database) == 0
+
+
 def _raises(error: Exception) -> Any:
     def raising(*_: Any, **__: Any) -> Any:
         raise error

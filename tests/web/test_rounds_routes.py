@@ -147,6 +147,13 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     raise AssertionError("It did not happen in time.")
 
 
+def test_corrections_without_a_case_are_counted(build: Callable[..., Built]) -> None:
+    server = build()
+    assert server.client.get("/medsegr/learning").json()["without_case"] == 0
+    server.correct()
+    assert server.client.get("/medsegr/learning").json()["without_case"] == 1
+
+
 def test_without_rounds(build: Callable[..., Built]) -> None:
     client = build().client
     assert client.get("/medsegr/rounds").json() == []

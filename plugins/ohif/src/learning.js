@@ -18,6 +18,12 @@ export function correctionsInWords({ corrections_since: count = 0, missing = nul
   return `${since} ${missing} more case${missing === 1 ? " is" : "s are"} needed before a new version can be judged.`;
 }
 
+/** What the server could not make cases of, or "" where there is nothing. */
+export function withoutCaseInWords({ without_case: count = 0 }) {
+  if (!count) return "";
+  return `${count} correction${count === 1 ? "" : "s"} cannot be learnt from yet; the server's log says why.`;
+}
+
 /** "Round 8: training, 3 of 10." or "" when none runs. */
 export function runningInWords(running) {
   if (!running) return "";

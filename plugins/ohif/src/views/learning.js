@@ -1,6 +1,6 @@
 // The section "Learning": what corrections have led to, which version answers and the way back, and the next case.
 
-import { addressOf, correctionsInWords, decisionInWords, runningInWords } from "../learning.js";
+import { addressOf, correctionsInWords, decisionInWords, runningInWords, withoutCaseInWords } from "../learning.js";
 import { button, element } from "./dom.js";
 
 const key = (what) => ({ "data-key": `learning-${what}` });
@@ -15,9 +15,11 @@ export function learningTitle({ state, unheard }) {
 /** Everything below it. `learning` is a `Learning` with a state; `here` the viewer's address without a query. */
 export function learningContent(learning, here) {
   const { state } = learning;
+  const without = withoutCaseInWords(state);
   return [
     learning.unheard ? describeForm(learning) : null,
     element("p", { class: "small" }, correctionsInWords(state)),
+    without ? element("p", { class: "small" }, without) : null,
     running(state.running),
     state.last ? element("p", { class: `decision was-${state.last.status}` }, decisionInWords(state.last)) : null,
     element(
