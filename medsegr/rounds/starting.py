@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ RESUMED = 2
 """A round whose process is stopped from outside goes on that often, with this server and the next ones together, and has failed
 after that: memory may never suffice."""
 GIVEN_UP = f"The round's process was stopped from outside {RESUMED + 1} times, so it is given up; memory may not suffice."
+BEGIN_MINUTES = 10.0
+"""So long a round's process may take to begin, however few minutes the round has."""
+LEAVE_S = 60.0
+"""So long the process of a round that has ended may take to end as well."""
 WORK = "challenger*"
 """What a round trains, and the state of its training, in its folder; `runner.CHALLENGER` names it."""
 
@@ -107,22 +111,14 @@ class RoundStarter:
 
     def cancel(self, round_id: int, editor: str) -> Round:
         """End an open round: from now on it cannot adopt anything, and its processes end. Raises `StoreError`."""
-        with self.database.session() as session:
-            owner = session.scalar(select(RoundRow.owner).where(RoundRow.id == round_id))
+        owner = self._owner(round_id)
         cancelled = self.log.cancel(round_id, editor)
-        with self._lock:
-            child = self._children.pop(round_id, None)
-        if child is not None:
-            end_tree(child.pid)
-            child.wait()
-        elif owner is not None and (pid := owner_pid(owner)) is not None:
-            end_tree(pid)
-        self._clear(round_id)
+        self._end(round_id, owner)
         return cancelled
 
     def reap(self) -> None:
         """Take note of processes that have ended; a round whose process ended without saying how has failed, as has one that
-        takes longer than its `max_minutes`. One whose process was killed goes on, `RESUMED` times.
+        takes longer than its `max_minutes`, whoever started it. One whose process was killed goes on, `RESUMED` times.
         """
         with self._lock:
             ended = {n: child for n, child in self._children.items() if child.poll() is not None}
@@ -131,8 +127,10 @@ class RoundStarter:
             running = dict(self._children)
         for number, child in ended.items():
             self._close(number, child)
-        for number, child in running.items():
-            self._end_late(number, child)
+        for number in running:
+            if _seconds_since(self.log.get(number).finished) > LEAVE_S:
+                self._end(number)
+        self._end_late()
 
     def wait(self, round_id: int) -> Round:
         """Block until a round that was started here has ended."""
@@ -189,17 +187,41 @@ class RoundStarter:
             )  # fmt: skip
         give_way(child.pid, NICENESS)  # serving goes first
 
-    def _end_late(self, round_id: int, child: subprocess.Popen[bytes]) -> None:
-        found = self.log.get(round_id)
-        minutes = found.options.get("max_minutes")
-        if not minutes or not found.started or not found.open:
+    def _end_late(self) -> None:
+        """End the open round if its time is over, also one that outlived its server or has not even begun."""
+        found = self.log.open_round()
+        minutes = float(found.options.get("max_minutes") or 0) if found else 0.0
+        if found is None or not minutes:
             return
-        late = datetime.now(UTC) - datetime.fromisoformat(found.started) > timedelta(minutes=float(minutes))
-        if late:
-            with suppress(StoreError):
-                sentence = f"The round took longer than {minutes:g} minutes and was ended."
-                self.log.finish(round_id, RoundStatus.FAILED, error=sentence)
+        begun = found.status is RoundStatus.RUNNING
+        bound = minutes if begun else max(minutes, BEGIN_MINUTES)
+        since = found.started if begun else found.heard
+        if _seconds_since(since or found.created) <= 60 * bound:
+            return
+        owner = (
+            self._owner(found.id) if begun else None
+        )  # of one that has not begun, it is the server that queued it
+        try:
+            sentence = f"The round took longer than {bound:g} minutes and was ended."
+            self.log.finish(found.id, RoundStatus.FAILED, error=sentence)
+        except StoreError:  # it has ended at this moment
+            return
+        self._end(found.id, owner)
+
+    def _owner(self, round_id: int) -> str | None:
+        with self.database.session() as session:
+            return session.scalar(select(RoundRow.owner).where(RoundRow.id == round_id))
+
+    def _end(self, round_id: int, owner: str | None = None) -> None:
+        """End the processes of a round that has ended: of a child, or of the `owner` that the log names."""
+        with self._lock:
+            child = self._children.pop(round_id, None)
+        if child is not None:
             end_tree(child.pid)
+            child.wait()
+        elif owner is not None and (pid := owner_pid(owner)) is not None:
+            end_tree(pid)
+        self._clear(round_id)
 
     def _close(self, round_id: int, child: subprocess.Popen[bytes]) -> None:
         """The process of a round has ended: if it has not said how, its round has failed, or goes on where it was killed."""
@@ -232,6 +254,10 @@ class RoundStarter:
 def _interrupted(ended: Round) -> bool:
     """Whether its process was stopped from outside, so that it can go on."""
     return ended.status is RoundStatus.FAILED and ended.error == STOPPED
+
+
+def _seconds_since(moment: str | None) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() if moment else 0.0
 
 
 def device_of(name: str) -> str:

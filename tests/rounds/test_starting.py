@@ -41,6 +41,8 @@ number = int(given.round)
 folder = database.paths.rounds / given.round
 starts = folder / "starts.txt"
 folder.mkdir(exist_ok=True)
+if log.get(number).options["what"] == "unbegun":
+    time.sleep(180)
 try:
     this = log.start(number)
 except StoreError:
@@ -52,6 +54,10 @@ challenger = folder / "challenger"
 (folder / "challenger.state").write_text("weights")
 (folder / "page.html").write_text("<!doctype html>")
 what = this.options["what"]
+if what == "ended":  # by somebody else, and hangs
+    log.finish(number, RoundStatus.REFUSED, {"sentence": "Not better."})
+    (folder / "ended").touch()
+    time.sleep(180)
 if what == "slow":
     (challenger / "context").chmod(0o555)
     challenger.chmod(0o555)
@@ -234,6 +240,47 @@ def test_what_a_round_trained_goes_when_it_is_cancelled_or_has_failed(start: Sta
     else:
         assert starter.wait(begun.id).status is RoundStatus.FAILED
     assert left(starter) == {"page.html", "starts.txt"}
+
+
+def test_a_round_that_outlived_its_server_has_its_minutes_and_no_more(start: Start) -> None:
+    killed, second = start(), start()
+    number = begin(killed, "slow", max_minutes=5).id
+    until((folder_of(killed) / "page.html").exists)
+    process = killed._children.pop(number)  # a server that is killed ends nothing
+    second.reap()
+    assert second.log.get(number).status is RoundStatus.RUNNING
+    values(second.database, started=(datetime.now(UTC) - timedelta(minutes=6)).isoformat())
+    second.reap()
+    found = second.log.get(number)
+    assert found.status is RoundStatus.FAILED and "longer than 5 minutes" in str(found.error)
+    process.wait(timeout=60)
+    assert "challenger" not in left(second)
+
+
+def test_a_round_that_hangs_before_it_begins_is_ended(start: Start) -> None:
+    starter = start()
+    number = begin(starter, "unbegun", max_minutes=0.01).id
+    child = starter._children[number]
+    values(starter.database, heard=(datetime.now(UTC) - timedelta(minutes=5)).isoformat())
+    starter.reap()
+    assert starter.log.get(number).status is RoundStatus.QUEUED  # its process may take its time to begin
+    long_ago = (datetime.now(UTC) - timedelta(minutes=11)).isoformat()
+    values(starter.database, created=long_ago, heard=long_ago)
+    starter.reap()
+    found = starter.log.get(number)
+    assert found.status is RoundStatus.FAILED and "longer than 10 minutes" in str(found.error)
+    assert child.poll() is not None and starter._children == {}
+
+
+def test_a_process_that_does_not_end_with_its_round_is_ended(start: Start) -> None:
+    starter = start()
+    number = begin(starter, "ended").id
+    until((folder_of(starter) / "ended").exists)
+    starter.reap()
+    assert starter._children[number].poll() is None  # it may write what is left to write
+    values(starter.database, finished=(datetime.now(UTC) - timedelta(minutes=2)).isoformat())
+    starter.reap()
+    assert starter._children == {} and starter.log.get(number).status is RoundStatus.REFUSED
 
 
 def test_the_next_server_deletes_what_ended_rounds_left_and_goes_on_with_the_newest(start: Start) -> None:
