@@ -23,6 +23,7 @@ from medsegr.web.labels import add_labels
 from medsegr.web.learning import without_case
 from medsegr.web.login.identity import current_user
 from medsegr.web.loop import MAX_REASON, LearningLoop, brief
+from medsegr.web.rollback_requests import open_requests, request_rollback
 from medsegr.web.routes import body_schema, json_body, listing_limit
 from medsegr.web.withdrawals import add_withdrawals
 
@@ -47,7 +48,7 @@ class RoundBody(BaseModel):
 
 
 class ChargeBody(BaseModel):
-    """The body of a promotion or rollback: why."""
+    """The body of a promotion, of a rollback or of a request for one: why."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     reason: Reason = ""
@@ -70,8 +71,14 @@ def _add_rounds(router: APIRouter, loop: LearningLoop, guards: list[Depends], ad
     @router.get(
         "/learning", summary="Corrections since the last round, progress, last decision", dependencies=guards
     )
-    def learning() -> dict[str, Any]:
-        return {**loop.state(), "without_case": without_case(loop.log.database)}
+    def learning(request: Request) -> dict[str, Any]:
+        user = current_user(request)
+        return {
+            **loop.state(),
+            "without_case": without_case(loop.log.database),
+            "administrator": user.admin,
+            "rollback_requests": open_requests(loop.registry, user),
+        }
 
     @router.get("/rounds", summary="The newest rounds, oldest first", dependencies=guards)
     def rounds(limit: int = 200) -> list[dict[str, Any]]:
@@ -121,6 +128,13 @@ def _add_models(router: APIRouter, loop: LearningLoop, guards: list[Depends], ad
         body = await json_body(request, ChargeBody)
         editor = current_user(request).name
         return _charged(loop, await run_in_threadpool(loop.charge.rollback, editor, body.reason))
+
+    @router.post("/rollback-requests", status_code=201, summary="Ask the administrators to go back to the version before",
+                 dependencies=guards, openapi_extra=body_schema(ChargeBody, required=True))  # fmt: skip
+    async def request_back(request: Request) -> dict[str, Any]:
+        body = await json_body(request, ChargeBody)
+        editor = current_user(request).name
+        return await run_in_threadpool(request_rollback, loop.registry, editor, body.reason)
 
     @router.post("/models/{version}/promote", summary="Put a version in charge", dependencies=admins,
                  openapi_extra=body_schema(ChargeBody))  # fmt: skip

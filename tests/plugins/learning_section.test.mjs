@@ -65,7 +65,7 @@ function serverOf(replies = {}, fails = {}) {
     if (fails[name]) throw fails[name];
     return replies[name];
   };
-  return { asked, fails, ...Object.fromEntries(["learning", "next", "skip", "opened", "rollback"].map((name) => [name, answer(name)])) };
+  return { asked, fails, ...Object.fromEntries(["learning", "next", "skip", "opened", "rollback", "requestRollback"].map((name) => [name, answer(name)])) };
 }
 
 async function learningOf(replies, fails) {
@@ -137,6 +137,32 @@ test("a rollback needs a reason, and what the server refuses is said", async () 
   assert.equal(learning.form, null);
   assert.equal(heard.at(-1), "Version v0006-cc is in charge again.");
   learning.stop();
+});
+
+test("who is no administrator asks for a rollback, and changes nothing", async () => {
+  const state = { ...STATE, administrator: false };
+  const { server, learning, heard } = await learningOf({ learning: state, requestRollback: {} });
+  learning.open({ reason: " worse on children " });
+  await learning.rollback();
+  assert.deepEqual(server.asked.at(1), ["requestRollback", "worse on children"]);
+  assert.ok(!server.asked.some(([name]) => name === "rollback"));
+  assert.equal(learning.form, null);
+  assert.equal(heard.at(-1), "Your request is kept, and administrators see it here.");
+  learning.stop();
+});
+
+test("the form says who decides, and takes no more text than the server", () => {
+  const of = (administrator) => drawn({ state: { ...STATE, administrator }, form: { reason: "" } });
+  assert.match(of(true).all("form")[0].attributes["aria-label"], /for everybody/);
+  assert.match(of(false).all("form")[0].attributes["aria-label"], /Ask the administrators/);
+  assert.ok(of(false).text.includes("Yes, ask them") && of(true).text.includes("Yes, go back"));
+  assert.equal(of(false).all("input")[0].attributes.maxlength, "500");
+});
+
+test("open requests are shown, in the line that is always seen as well", () => {
+  const state = { ...STATE, rollback_requests: [{ editor: "bob", version: "v0007-aa", reason: "worse on children" }] };
+  assert.ok(drawn({ state }).text.includes("bob asks for the version before v0007-aa: worse on children"));
+  assert.equal(learningTitle({ state }), "Learning: 3 new corrections, a rollback is requested");
 });
 
 test("one thing at a time", async () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -20,15 +21,16 @@ from medsegr.errors import CheckpointError
 from medsegr.rounds.audit import Audit
 from medsegr.rounds.corrections import CorrectionStore, NewCorrection, NewFinding, Origin, Verdict
 from medsegr.rounds.policy import Policy, PolicyError
-from medsegr.rounds.registry import Registry
+from medsegr.rounds.registry import ChargeChanged, Registry
 from medsegr.rounds.rounds_log import STOPPED, RoundLog, RoundStatus
 from medsegr.rounds.starting import RoundStarter
 from medsegr.rounds.store import TurnStore
+from medsegr.web.charge import NOTHING_BEFORE
 from medsegr.web.errors import Refusal
 from medsegr.web.image_files import ImageFile
 from medsegr.web.login.identity import SCOPE_KEY, User
-from medsegr.web.loop import LearningLoop, policy_of
-from medsegr.web.process import ModelInfo, WorkerSettings
+from medsegr.web.loop import MAX_REASON, LearningLoop, policy_of
+from medsegr.web.process import ModelInfo, WorkerSettings, WorkerState
 from medsegr.web.requests import AskOptions
 from medsegr.web.rounds import rounds_router
 from medsegr.web.service import Service
@@ -50,11 +52,18 @@ class StandIn:
         self.discarded: list[str] = []
         self.held: str | None = None
         self.dies = 0
+        self.state = WorkerState.READY
+        self.warmed = 0
+        self.slow: dict[str, tuple[threading.Event, threading.Event]] = {}  # begun, may end; by checkpoint
 
     def prepare(self, checkpoint: str) -> str:
         if self.dies:
             self.dies -= 1
             raise Refusal(503, "The process died.")
+        if checkpoint in self.slow:
+            begun, may_end = self.slow[checkpoint]
+            begun.set()
+            assert may_end.wait(60)
         if "broken" in (Path(checkpoint) / "config.json").read_text():
             raise CheckpointError("The weights do not fit.")
         self.loaded.append(checkpoint)
@@ -71,6 +80,10 @@ class StandIn:
 
     def hold(self, checkpoint: str | None) -> None:
         self.held = checkpoint
+
+    def warm(self) -> None:
+        self.warmed += 1
+        raise Refusal(503, "The process died.")
 
 
 class Built:
@@ -245,6 +258,16 @@ def test_a_round_whose_process_dies_has_failed_and_one_that_is_refused_says_why(
     assert client.get(f"/medsegr/rounds/{number}/page").status_code == 404
 
 
+def test_a_round_whose_process_cannot_be_started_is_no_matter_of_patience(
+    build: Callable[..., Built],
+) -> None:
+    built = build()
+    built.loop.starter._runner = ("/nowhere/python",)
+    reply = built.client.post("/medsegr/rounds", json={"device": "cpu"})
+    assert reply.status_code == 503 and "cannot be started" in reply.json()["detail"]
+    assert built.loop.log.get(1).status is RoundStatus.FAILED
+
+
 def test_a_large_preset_is_not_trained_and_says_so(build: Callable[..., Built]) -> None:
     built = build(policy=Policy(after_corrections=1))
     config = built.base / "config.json"
@@ -316,6 +339,128 @@ def test_promote_and_roll_back_are_recorded_and_change_labels(build: Callable[..
     client.post(f"/medsegr/models/{two}/promote")
     assert built.service.targets[4:] == ("optic disc", "optic cup")
     assert Audit(built.store.database).verify() is None
+
+
+@pytest.mark.parametrize("then", ["rolled back", "left", "another"])
+def test_a_rollback_does_not_wait_for_the_adopted_version_to_load(
+    build: Callable[..., Built], then: str
+) -> None:
+    built = build()
+    one, two = built.register("one"), built.register("two")
+    directory = str(built.registry.get(one).directory)
+    begun, may_end = built.worker.slow[directory] = (threading.Event(), threading.Event())
+    built.registry.promote(one, "round", "better")
+    following = threading.Thread(target=built.loop.charge.follow)
+    following.start()
+    try:
+        assert begun.wait(60)
+        if then == "rolled back":
+            began = time.monotonic()
+            reply = built.client.post("/medsegr/models/rollback")
+            assert (reply.status_code, reply.json()["current"]) == (200, "base-1")
+            assert time.monotonic() - began < 5 and following.is_alive()
+        if then == "another":
+            built.registry.promote(two, "command line", "")
+    finally:
+        may_end.set()
+        following.join(60)
+    if then == "left":
+        assert built.worker.checkpoint == directory and built.worker.discarded == []
+        return
+    assert built.worker.checkpoint == str(built.base) and built.worker.discarded == [directory]
+    built.loop.charge.follow()
+    assert built.loop.charge.version.name == {"rolled back": "base-1", "another": two}[then]
+    assert built.loop.charge.version.name == built.registry.current().name
+
+
+def test_a_rollback_loads_what_answers_where_its_process_has_ended(build: Callable[..., Built]) -> None:
+    built = build()
+    built.registry.promote(built.register("one"), "round", "better")
+    built.worker.state = WorkerState.STOPPED
+    assert built.client.post("/medsegr/models/rollback").status_code == 200
+    assert built.worker.loaded == [str(built.base)]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_rollback_that_another_change_overtakes_is_a_conflict(
+    build: Callable[..., Built], monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """While the version was loaded, the command line went back itself: to the base, or (1) not so far."""
+    built = build()
+    one, two = built.register("one"), built.register("two")
+    for name in (one, two)[: left + 1]:
+        assert built.client.post(f"/medsegr/models/{name}/promote").status_code == 200
+    real = built.worker.prepare
+
+    def overtaken(checkpoint: str) -> str:
+        built.registry.rollback("command line", "")
+        return real(checkpoint)
+
+    monkeypatch.setattr(built.worker, "prepare", overtaken)
+    reply = built.client.post("/medsegr/models/rollback")
+    assert reply.status_code == 409 and "before" in reply.json()["detail"]
+    assert len(built.worker.discarded) == 1
+    with pytest.raises(ChargeChanged):
+        built.registry.rollback("anna", "", expected="nobody")
+
+
+def test_what_cannot_be_held_ready_is_not_tried_all_the_time(
+    build: Callable[..., Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build()
+    for name in ("one", "two"):
+        built.client.post(f"/medsegr/models/{built.register(name)}/promote")
+        for _ in range(3):
+            built.loop.charge.warm()
+    assert built.worker.warmed == 2  # once for each version before
+    monkeypatch.setattr("medsegr.web.charge.RETRY_S", 0.0)
+    built.loop.charge._not_held = built.loop.charge._not_held.again(built.registry.previous().name)  # type: ignore[union-attr]
+    built.loop.charge.warm()
+    assert built.worker.warmed == 3
+
+
+def test_who_is_no_administrator_asks_for_a_rollback_and_administrators_see_it(
+    build: Callable[..., Built],
+) -> None:
+    built, chief = build(), User("root", admin=True)
+    client = built.client
+
+    def ask(user: User, **body: Any) -> Any:
+        built.user = user
+        return client.post("/medsegr/rollback-requests", json=body)
+
+    def shown(user: User) -> list[tuple[str, str, str]]:
+        built.user = user
+        state = client.get("/medsegr/learning").json()
+        assert state["administrator"] is user.admin
+        return [(one["editor"], one["version"], one["reason"]) for one in state["rollback_requests"]]
+
+    refused = ask(ANNA, reason="worse")
+    assert (refused.status_code, refused.json()["detail"]) == (409, NOTHING_BEFORE)
+    built.user = chief
+    one = built.register("one")
+    client.post(f"/medsegr/models/{one}/promote")
+    for reason in ("", "  ", "x" * (MAX_REASON + 1)):
+        assert ask(ANNA, reason=reason).status_code == 422
+    assert shown(chief) == []
+    reply = ask(ANNA, reason=" worse ")
+    assert reply.status_code == 201 and reply.json()["version"] == one
+    ask(User("bob"), reason="me too")
+    ask(ANNA, reason="x" * MAX_REASON)
+    assert shown(chief) == [("bob", one, "me too"), ("anna", one, "x" * MAX_REASON)]
+    assert shown(ANNA) == [("anna", one, "x" * MAX_REASON)] and shown(User("carl")) == []
+    assert built.registry.current().name == one  # asking changes nothing
+    entry = Audit(built.store.database).entries()[-1]
+    assert (entry.editor, entry.action, entry.subject) == ("anna", "rollback_request", one)
+    built.user = chief
+    assert client.post("/medsegr/models/rollback", json={"reason": "as asked"}).json()["current"] == "base-1"
+    assert shown(chief) == []  # answered
+    assert Audit(built.store.database).verify() is None
+
+
+def test_the_panels_reason_is_as_long_as_the_servers() -> None:
+    view = Path(__file__).parents[2] / "plugins" / "ohif" / "src" / "views" / "learning.js"
+    assert f"const MAX_REASON = {MAX_REASON};" in view.read_text(encoding="utf-8")
 
 
 def test_a_version_that_does_not_load_changes_nothing(build: Callable[..., Built]) -> None:

@@ -24,6 +24,14 @@ export function withoutCaseInWords({ without_case: count = 0 }) {
   return `${count} correction${count === 1 ? "" : "s"} cannot be learnt from yet; the server's log says why.`;
 }
 
+/** Whether this user may only ask for a rollback; on a server without a login everybody may do it. */
+export const onlyAsks = ({ administrator = true }) => !administrator;
+
+/** "bob asks for the version before v0007-aa: worse on children" */
+export function requestInWords({ editor, version, reason }) {
+  return `${editor} asks for the version before ${version}: ${reason}`;
+}
+
 /** "Round 8: training, 3 of 10." or "" when none runs. */
 export function runningInWords(running) {
   if (!running) return "";
@@ -144,14 +152,19 @@ export class Learning {
     this.changed();
   };
 
-  /** Go back to the version before; a reason is required. */
+  /** Go back to the version before, or ask the administrators to; a reason is required. */
   rollback = () =>
     this.during("rollback", async () => {
       const reason = this.form.reason.trim();
       if (!reason) throw new Error("Say why first; the reason is kept with the change.");
-      const reply = await this.server.rollback(reason);
+      if (onlyAsks(this.state)) {
+        await this.server.requestRollback(reason);
+        this.tell("saved", "Your request is kept, and administrators see it here.");
+      } else {
+        const reply = await this.server.rollback(reason);
+        this.tell("saved", `Version ${reply.current} is in charge again.`);
+      }
       this.form = null;
-      this.tell("saved", `Version ${reply.current} is in charge again.`);
       this.refresh();
     });
 

@@ -53,6 +53,7 @@ export class Server {
   skip = (image, undo = false) => this.send("skip", { image, undo });
   opened = (image) => this.send("opened", { image });
   rollback = (reason) => this.send("models/rollback", { reason });
+  requestRollback = (reason) => this.send("rollback-requests", { reason });
   labels = () => this.json("labels");
   teach = (label) => this.send("labels", label);
 

@@ -1,15 +1,18 @@
 // The section "Learning": what corrections have led to, which version answers and the way back, and the next case.
 
-import { addressOf, correctionsInWords, decisionInWords, runningInWords, withoutCaseInWords } from "../learning.js";
+import { addressOf, correctionsInWords, decisionInWords, onlyAsks, requestInWords, runningInWords, withoutCaseInWords } from "../learning.js";
 import { button, element } from "./dom.js";
 
 const key = (what) => ({ "data-key": `learning-${what}` });
+
+const MAX_REASON = 500; // as many characters as the server takes
 
 /** The one line that is always seen. */
 export function learningTitle({ state, unheard }) {
   if (unheard) return `Learning: what is ${unheard.name}?`;
   if (state.running) return `Learning: round ${state.running.id} runs`;
-  return `Learning: ${state.corrections_since} new correction${state.corrections_since === 1 ? "" : "s"}`;
+  const asked = state.rollback_requests?.length ? ", a rollback is requested" : "";
+  return `Learning: ${state.corrections_since} new correction${state.corrections_since === 1 ? "" : "s"}${asked}`;
 }
 
 /** Everything below it. `learning` is a `Learning` with a state; `here` the viewer's address without a query. */
@@ -28,6 +31,7 @@ export function learningContent(learning, here) {
       element("span", { class: "small" }, "In charge: ", element("span", { class: "version" }, state.version)),
       learning.form ? null : rollbackButton(learning),
     ),
+    ...(state.rollback_requests ?? []).map((one) => element("p", { class: "small" }, requestInWords(one))),
     learning.form ? rollbackForm(learning) : null,
     nextCase(learning, here),
     learning.note ? element("p", { class: learning.note.kind === "saved" ? "saved" : "note" }, learning.note.sentence) : null,
@@ -42,21 +46,25 @@ function running(round) {
 }
 
 function rollbackButton(learning) {
+  const does = onlyAsks(learning.state) ? "Ask the administrators for the version before" : "Put the version before in charge again";
   return button("Request rollback", () => learning.open({ reason: "" }), {
     class: "quiet end",
     disabled: !learning.state.can_rollback || Boolean(learning.busy),
-    title: learning.state.can_rollback ? "Put the version before in charge again" : "There is no version before this one",
+    title: learning.state.can_rollback ? does : "There is no version before this one",
     ...key("rollback"),
   });
 }
 
 function rollbackForm(learning) {
-  const title = "Put the version before in charge again, for everybody?";
+  const asks = onlyAsks(learning.state);
+  const title = asks
+    ? "Ask the administrators to put the version before in charge again?"
+    : "Put the version before in charge again, for everybody?";
   const input = element("input", {
     type: "text",
     value: learning.form.reason,
-    maxlength: "1000",
-    placeholder: "why: it is kept with the change",
+    maxlength: String(MAX_REASON),
+    placeholder: asks ? "why: it is kept with the request" : "why: it is kept with the change",
     "aria-label": "Why the version before should be in charge again",
     required: true,
     input: (event) => (learning.form.reason = event.target.value),
@@ -77,7 +85,7 @@ function rollbackForm(learning) {
     element(
       "div",
       { class: "strip" },
-      element("button", { type: "submit", class: "primary", disabled: Boolean(learning.busy), ...key("confirm") }, "Yes, go back"),
+      element("button", { type: "submit", class: "primary", disabled: Boolean(learning.busy), ...key("confirm") }, asks ? "Yes, ask them" : "Yes, go back"),
       button("Back", () => learning.open(null), { class: "quiet", ...key("leave") }),
     ),
   );
