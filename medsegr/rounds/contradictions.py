@@ -21,26 +21,35 @@ from medsegr.rounds.tables import RoundStatus
 logger = logging.getLogger(__name__)
 INSIDE = 0.9
 """A structure lies inside another one if this share of it does, and if it is at most this share of the other one's size."""
+NAMED = 5
 LEAST, SHARE = 2, 0.2
 """So many pictures, and this share of them, must contradict the others; a single mistake stops no round."""
 
 
 def contradiction(drawn: Sequence[Drawn]) -> Decision | None:
-    """The decision to refuse, where the pictures' masks contradict one another; nothing needs to be trained then. Else None. The
-    log names the corrections of the rarer kind."""
+    """The decision to refuse, where the pictures' masks contradict one another; nothing needs to be trained then. Else None. It
+    names corrections of the rarer kind (`NAMED`; the log all of them), so that the wrong ones can be withdrawn."""
     reasons, nested = [], _nested(drawn)
     for (inner, outer), names in sorted(nested.items()):
         against = nested.get((outer, inner), [])
         fewer = len(against) < len(names) or (len(against) == len(names) and inner < outer)
         if fewer and len(against) >= max(LEAST, SHARE * (len(names) + len(against))):
             reasons.append(
-                f"{inner} lies inside {outer} in {len(names)} pictures and the other way round in {len(against)}"
+                f"{inner} lies inside {outer} in {len(names)} pictures and the other way round in {len(against)} "
+                f"({_corrections(against)})"
             )
             logger.warning("Look at the corrections with the pictures %s.", ", ".join(against))
     if not reasons:
         return None
     sentence = f"Not adopted, because corrections contradict one another: {'; '.join(reasons)}."
     return Decision(RoundStatus.REFUSED, sentence, (), {"contradictions": float(len(reasons))})
+
+
+def _corrections(pictures: Sequence[str]) -> str:
+    """Ids of the corrections that pictures named `ID_SLICE` come from."""
+    ids = list(dict.fromkeys(name.rpartition("_")[0] for name in pictures))
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f"see {'correction' if len(ids) == 1 else 'corrections'} {', '.join(ids[:NAMED])}{more}"
 
 
 def _nested(drawn: Iterable[Drawn]) -> dict[tuple[str, str], list[str]]:

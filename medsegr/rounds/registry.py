@@ -18,6 +18,7 @@ from filelock import FileLock
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from medsegr import __version__
 from medsegr.model.large.presets import FORMAT as LARGE_FORMAT
 from medsegr.rounds.audit import SERVER, append
 from medsegr.rounds.database import Database, now
@@ -39,6 +40,10 @@ from medsegr.rounds.version_files import (
 logger = logging.getLogger(__name__)
 LOCK = ".registering.lock"
 PROMOTE, ROLLBACK, FALLBACK = "promote", "rollback", "fallback"
+
+
+class ChargeChanged(StoreError):
+    """Another change of who is in charge came first."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,8 @@ class Registry:
     ) -> Version:
         """Make a version of a finished checkpoint directory, which is moved away; `meta` is kept with it. It is not in charge.
 
-        Its `meta.json` gets the version's name as `version`, and `parent` and `round`.
+        Its `meta.json` gets the version's name as `version`, `parent`, `round`, and `learnt`: `meta` and the code's version, so
+        that a copy of the directory says what it learnt from and how it was judged.
         """
         own = read_json(work_dir / META)
         hashes = file_hashes(work_dir)
@@ -160,7 +166,10 @@ class Registry:
                 self._get(session, parent)
                 number = (session.scalar(select(func.max(VersionRow.number))) or 0) + 1
             name = f"v{number:04d}-{content[:8]}"
-            write_meta(work_dir, {**own, "version": name, "parent": parent, "round": round_id})
+            learnt = {**(meta or {}), "medsegr": __version__}
+            write_meta(
+                work_dir, {**own, "version": name, "parent": parent, "round": round_id, "learnt": learnt}
+            )
             share(work_dir, {file: hash_ for file, hash_ in hashes.items() if file != META}, known)
             hashes = file_hashes(work_dir)
             targets = read_json(work_dir / CONFIG).get("targets", [])
@@ -215,15 +224,16 @@ class Registry:
             return version
 
     def rollback(self, editor: str, reason: str, *, expected: str | None = None) -> Version:
-        """Put the version in charge that was before (the next whole one). Raises `StoreError` where there is none, or where it
-        is another than `expected`.
+        """Put the version in charge that was before (the next whole one). Raises `StoreError` where there is none, and
+        `ChargeChanged` where it is another than `expected`.
         """
         with self.database.writing() as session:
             version = self._before(session)
             if version is None:
-                raise StoreError("No version was in charge before this one, so there is none to go back to.")
+                kind = StoreError if expected is None else ChargeChanged
+                raise kind("No version was in charge before this one, so there is none to go back to.")
             if expected is not None and version.name != expected:
-                raise StoreError(f"{version.name} was in charge before, not {expected}; ask again.")
+                raise ChargeChanged(f"{version.name} was in charge before, not {expected}; ask again.")
             self._charge(session, version, ROLLBACK, editor, reason)
             return version
 

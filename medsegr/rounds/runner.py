@@ -189,15 +189,17 @@ def _run(
     after = answer(directory, asked, options.device, partial(progress, "asking the challenger"))
     since = []
     if old and champion.name != registry.base.name:
-        told = partial(progress, "asking the first version")
-        first = answer(registry.base.directory, old, options.device, told)
+        first = answer(
+            registry.base.directory, old, options.device, partial(progress, "asking the first version")
+        )
         since = compared(old, first, after[-len(old) :])
     decision = decide(compared(asked, before, after), frozen.corrected, gate, since)
     if open_gate:
         decision = Decision(RoundStatus.ADOPTED, "Adopted without a gate.", decision.rows, decision.numbers)
     if made is None and decision.adopted:
         _refresh_golden(directory)
-        kept = {"decision": decision.to_json(), "data": frozen.to_json()}
+        told = decision.to_json()
+        kept = {"metrics": told["numbers"], "decision": told, "data": frozen.to_json()}
         made = registry.register(work, champion.name, this.id, kept, editor=this.editor)
     if work.exists():
         remove(work)  # of one that is not adopted, the figures are enough

@@ -23,11 +23,19 @@ def _picture(n: int, swapped: bool, small: int = 8, large: int = 20) -> Drawn:
     return Drawn(f"c{n}_0", f"p{n}", "FUNDUS", np.full((32, 32, 3), n, np.uint8), masks)
 
 
-def test_swapped_names_are_refused_and_the_rarer_kind_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_swapped_names_are_refused_and_the_rarer_kind_is_named(caplog: pytest.LogCaptureFixture) -> None:
     found = contradiction([_picture(n, n % 3 == 0) for n in range(9)])
     assert found is not None and found.status is RoundStatus.REFUSED
-    assert "cup lies inside disc in 6 pictures and the other way round in 3" in found.sentence
+    assert (
+        "cup lies inside disc in 6 pictures and the other way round in 3 (see corrections c0, c3, c6)"
+        in found.sentence
+    )
     assert "c0_0, c3_0, c6_0" in caplog.text
+
+
+def test_a_decision_names_a_few_corrections_and_counts_the_others() -> None:
+    found = contradiction([_picture(n, n % 2 == 0) for n in range(14)])
+    assert found is not None and "(see corrections c0, c2, c4, c6, c8 and 2 more)" in found.sentence
 
 
 def test_half_and_half_is_said_once() -> None:

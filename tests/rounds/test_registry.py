@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from checkpoints import TARGETS, write_checkpoint
 
+import medsegr
 from medsegr.rounds import version_files
 from medsegr.rounds.audit import Audit
 from medsegr.rounds.database import Database
@@ -70,6 +71,7 @@ def test_a_registered_version_is_moved_named_read_only_and_not_in_charge(
     assert version.directory == registry.models / version.name
     meta = json.loads((version.directory / "meta.json").read_text())
     assert (meta["version"], meta["parent"], meta["licence"]) == (version.name, "base-1", "CC0")
+    assert meta["learnt"] == {"metrics": {"dice": 0.5}, "medsegr": medsegr.__version__}
     assert version.targets[-1] == "optic disc" and version.meta["metrics"] == {"dice": 0.5}
     modes = {stat.S_IMODE(path.stat().st_mode) for path in version.directory.rglob("*") if path.is_file()}
     assert modes == {0o444} and stat.S_IMODE(version.directory.stat().st_mode) == 0o555

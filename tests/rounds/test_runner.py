@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsegr.model.checkpoint import save_checkpoint
+from medsegr.model.checkpoint import read_meta, save_checkpoint
 from medsegr.model.medsegr import MedSegR
 from medsegr.qa.facts import load_knowledge
 from medsegr.rounds import runner
@@ -139,6 +139,9 @@ def test_a_round_that_teaches_is_adopted_and_one_that_does_not_is_refused(
     page = (database.paths.rounds / str(adopted.id) / "page.html").read_text(encoding="utf-8")
     assert "Adopted" in page and NEW in page
     assert registry.verify(current.name) is None
+    learnt = read_meta(current.directory)["learnt"]
+    assert learnt["data"]["sha256"] == adopted.data["sha256"] and learnt["metrics"]["gain"] > 0
+    assert learnt["decision"]["sentence"] == adopted.decision["sentence"]
 
 
 def test_a_round_is_judged_by_what_is_new_to_the_champion(database: Database) -> None:
