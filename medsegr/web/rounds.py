@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Depends as Dependency
 from fastapi.params import Depends
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,7 @@ from medsegr.web.edge import SentenceRoute
 from medsegr.web.errors import Refusal
 from medsegr.web.labels import add_labels
 from medsegr.web.learning import without_case
+from medsegr.web.login.guard import ADMIN_ONLY
 from medsegr.web.login.identity import current_user
 from medsegr.web.loop import MAX_REASON, LearningLoop, brief
 from medsegr.web.rollback_requests import open_requests, request_rollback
@@ -96,7 +98,8 @@ def _add_rounds(router: APIRouter, loop: LearningLoop, guards: list[Depends], ad
         found = _found(loop, round_id)
         return {**asdict(found), **brief(found)} | ({} if current_user(request).admin else {"data": None})
 
-    @router.get("/rounds/{round_id}/page", summary="One round as a page, with pictures", dependencies=guards)
+    @router.get("/rounds/{round_id}/page", summary="One round as a page, with pictures (administrators)",
+                dependencies=[Dependency(_administrator), *admins])  # fmt: skip
     def page(round_id: int) -> Response:
         found = _found(loop, round_id)
         path = loop.log.database.paths.rounds / str(found.id) / PAGE
@@ -142,6 +145,12 @@ def _add_models(router: APIRouter, loop: LearningLoop, guards: list[Depends], ad
         body = await json_body(request, ChargeBody)
         editor = current_user(request).name
         return _charged(loop, await run_in_threadpool(loop.charge.promote, version, editor, body.reason))
+
+
+def _administrator(request: Request) -> None:
+    """A page shows corrections of several editors; raises `Refusal` for who may see their own only."""
+    if not current_user(request).admin:
+        raise Refusal(403, ADMIN_ONLY)
 
 
 def _charged(loop: LearningLoop, version: Version) -> dict[str, Any]:
