@@ -28,7 +28,7 @@ from medsegr.rounds.replay import (
     well_known,
     write_replay,
 )
-from medsegr.rounds.scoring import regression_questions
+from medsegr.rounds.scoring import regression_questions, remembered_questions
 from medsegr.training.images import Case
 
 SIDE = 64
@@ -133,6 +133,9 @@ def test_what_ships_has_enough_cases_to_judge_what_is_old() -> None:
     asked = regression_questions(pictures, 1, 0, load_knowledge().concepts, config.targets)
     cases = Counter(question.label for question in asked if question.kind == "regression")
     assert sum(count >= GateConfig().min_old_cases for count in cases.values()) >= 12
+    others = remembered_questions(read_replay(checkpoint)["replay"], asked, load_knowledge().concepts, 1)
+    assert cases.keys() | {question.label for question in others} == set(config.targets)
+    assert cases.keys().isdisjoint(question.label for question in others) and len(others) < 70
     sets = Counter(q.latent.case.dataset for q in asked if q.kind == "regression" and q.latent)
     assert sum(count >= GateConfig().min_old_cases for count in sets.values()) >= 10
 
