@@ -19,6 +19,9 @@ from medsegr.web.jobs import decode, encode
 
 logger = logging.getLogger(__name__)
 DIED_AT_START = "The model's process stopped while it was loading; the server's log may say why."
+LOAD_S = 900.0
+"""So long a model may take to load: billions of parameters from a slow disk take minutes."""
+TOO_LONG = "The model was not loaded within {minutes:g} minutes and its process was ended; the disk may be slow, or memory short."
 DEFAULT_FACTORY = "medsegr.predictor:Predictor.from_pretrained"
 
 
@@ -121,9 +124,15 @@ class ModelProcess:
         return self._process.poll() is None
 
     def wait_until_ready(self) -> ModelInfo:
-        """Block until the weights are loaded and the golden question has passed; raises `ModelFailed`, having ended it."""
+        """Block until the weights are loaded and the golden question has passed, `LOAD_S` at most; raises `ModelFailed`, having
+        ended it.
+        """
         try:
-            message = decode(self.connection.recv_bytes())
+            if self.connection.poll(LOAD_S):
+                message = decode(self.connection.recv_bytes())
+            else:
+                sentence = TOO_LONG.format(minutes=LOAD_S / 60)
+                message = {"event": "failed", "kind": "died", "sentence": sentence}
         except (
             EOFError,
             OSError,

@@ -38,6 +38,8 @@ def make(checkpoint: str, device: str = "cpu") -> FakePredictor:
     """The factory that tests name by its import path."""
     if checkpoint.endswith("broken"):
         raise CheckpointError("The checkpoint is broken on purpose.")
+    if checkpoint.endswith("hangs"):
+        time.sleep(300)
     if checkpoint.endswith("dies"):
         os._exit(9)
     return FakePredictor(Path(checkpoint))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from test_worker import Heard
 from version_folders import write_version
@@ -78,6 +79,20 @@ def test_one_that_cannot_be_loaded_leaves_the_old_one_in_charge(
     worker.close()
     with pytest.raises(Refusal, match="shutting down"):
         worker.switch(folders[1])
+
+
+def test_one_that_never_gets_ready_is_ended(
+    worker: ModelWorker, tmp_path: Path, studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Heard(worker, "a", studies / "pic.png", "liver").end()
+    hanging = str(write_version(tmp_path / "hangs", "fake-hangs"))
+    monkeypatch.setattr("medsegr.web.process.LOAD_S", 0.3)
+    with pytest.raises(Refusal, match="was not loaded within 0.005 minutes") as refused:
+        worker.prepare(hanging)
+    assert refused.value.status == 503
+    commands = [child.cmdline() for child in psutil.Process().children()]
+    assert not any(f"--checkpoint={hanging}" in command for command in commands)
+    assert Heard(worker, "b", studies / "pic.png", "liver").end().data["model_version"] == "fake-one"
 
 
 def test_going_back_to_what_is_held_takes_no_time_and_also_works_while_a_question_runs(
