@@ -47,6 +47,10 @@ WORK = "challenger*"
 """What a round trains, and the state of its training, in its folder; `runner.CHALLENGER` names it."""
 
 
+class NotStarted(StoreError):
+    """The process of a round cannot be started, which has nothing to do with other rounds."""
+
+
 class RoundStarter:
     """The rounds of one state folder; `checkpoint` is the one that the server was started with. Thread-safe."""
 
@@ -62,7 +66,9 @@ class RoundStarter:
         self._closed = False  # locked
 
     def start(self, trigger: str, editor: str, options: dict[str, Any], champion: str | None = None) -> Round:
-        """Begin a round; returns as soon as it is queued. Raises `StoreError` while another one is open."""
+        """Begin a round; returns as soon as it is queued. Raises `StoreError` while another one is open, `NotStarted` where it
+        gets no process.
+        """
         queued = self.log.create(trigger, editor, options, champion)
         try:
             self._spawn(queued.id)
@@ -70,7 +76,7 @@ class RoundStarter:
             why = error.strerror if isinstance(error, OSError) else error
             sentence = f"The round's process cannot be started ({why})."
             self.log.finish(queued.id, RoundStatus.FAILED, error=sentence)
-            raise StoreError(sentence) from error
+            raise NotStarted(sentence) from error
         return queued
 
     def resume(self) -> Round | None:

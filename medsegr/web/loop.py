@@ -18,7 +18,7 @@ from medsegr.rounds.labels import LabelList
 from medsegr.rounds.policy import OPTIONS, Policy, PolicyError, due
 from medsegr.rounds.registry import Registry, Version
 from medsegr.rounds.rounds_log import Round, RoundLog
-from medsegr.rounds.starting import RoundStarter, device_of
+from medsegr.rounds.starting import NotStarted, RoundStarter, device_of
 from medsegr.rounds.version_files import CONFIG, digest
 from medsegr.web.charge import InCharge
 from medsegr.web.errors import Refusal
@@ -74,8 +74,8 @@ class LearningLoop:
     def start_round(self, editor: str, asked: Mapping[str, Any], trigger: str = HAND_TRIGGER) -> Round:
         """Begin a round with the policy's options, or those `asked` for (max_minutes, device, processes, reason).
 
-        Raises `Refusal` 429 while another one is open and 409 where the model cannot be trained, `PolicyError` for an option
-        that cannot be used.
+        Raises `Refusal` 429 while another one is open, 409 where the model cannot be trained and 503 where no process can be
+        started, `PolicyError` for an option that cannot be used.
         """
         try:
             self.registry.check_trainable()
@@ -85,6 +85,8 @@ class LearningLoop:
         champion = self.registry.current().name
         try:
             return self.starter.start(trigger, editor, options, champion)
+        except NotStarted as error:
+            raise Refusal(503, str(error)) from error
         except StoreError as error:
             raise Refusal(429, str(error)) from error
 
