@@ -7,6 +7,7 @@ charge. A round that was killed is taken up again with the data that it froze.
 from __future__ import annotations
 
 import argparse
+import filecmp
 import logging
 import os
 import sys
@@ -37,7 +38,7 @@ from medsegr.rounds.gate import Decision, GateConfig, decide, too_few
 from medsegr.rounds.labels import LabelList
 from medsegr.rounds.launching import TORCHRUN_VARIABLE, train_together
 from medsegr.rounds.registry import Registry, Version
-from medsegr.rounds.replay import read_replay
+from medsegr.rounds.replay import REPLAY, read_replay
 from medsegr.rounds.report import write_report
 from medsegr.rounds.rounds_log import Round, RoundLog
 from medsegr.rounds.scores import Scores
@@ -188,7 +189,7 @@ def _run(
     before = answer(champion.directory, asked, options.device, partial(progress, "asking the champion"))
     after = answer(directory, asked, options.device, partial(progress, "asking the challenger"))
     since = []
-    if old and champion.name != registry.base.name:
+    if old and _grew_from(champion, registry.base):
         first = answer(
             registry.base.directory, old, options.device, partial(progress, "asking the first version")
         )
@@ -216,6 +217,13 @@ def _old_questions(
     pictures, most = read_replay(champion.directory), int(this.options.get("regression_pictures", 0))
     asked = regression_questions(pictures["regression"], seed, most, concepts, champion.targets)
     return asked if most else asked + remembered_questions(pictures["replay"], asked, concepts, seed)
+
+
+def _grew_from(champion: Version, base: Version) -> bool:
+    """Whether the champion is a later version of `base` with its encoder's maps, so that both can be asked about them. A server
+    that was updated may be started with another checkpoint than its versions grew out of."""
+    kept, first = champion.directory / REPLAY, base.directory / REPLAY
+    return champion.name != base.name and first.is_file() and filecmp.cmp(kept, first, shallow=False)
 
 
 def _train_in_group(database: Database, this: Round, champion: Version, work: Path) -> bool:

@@ -194,6 +194,10 @@ def test_what_shipped_is_compared_with_the_first_version_too(
     assert before == second and first == champion and after not in (first, before)
     assert {"regression", "remembered"} <= set(old) and all_kinds[-len(old) :] == old
     assert [score.kind for score in compared[0]] == old
+    asked.clear()
+    write_replay(champion / REPLAY, tiny, {"regression": parts["replay"]})  # the server was updated
+    _run(database, champion, steps=1)
+    assert len(asked) == 2 and champion not in [checkpoint for checkpoint, _ in asked]
 
 
 def test_a_killed_round_is_taken_up_again(
