@@ -21,15 +21,16 @@ from typing import Any
 from medsegr import __version__
 from medsegr.rounds.database import CORRECTION_MASKS, DATABASE, TURN_MASKS, Database, now
 from medsegr.rounds.errors import DAMAGED_ZIP, StoreError
+from medsegr.rounds.leftovers import PENDING
 from medsegr.rounds.migrations import SCHEMA
 from medsegr.rounds.patients import KEY_FILE
 from medsegr.rounds.starting import WORK
 
 MANIFEST = "medsegr-backup.json"
 FORMAT = 1
-ALONG = (TURN_MASKS, CORRECTION_MASKS, "cases", "models", "labels", "rounds", "skipped.jsonl")
+ALONG = (TURN_MASKS, CORRECTION_MASKS, "cases", "models", "labels", "rounds", "skipped.jsonl", PENDING)
 """What goes along with the database; `labels` are the label maps of a DICOM archive's images, `rounds` the pages and records of
-rounds. Caches and logins do not, nor does what a round is training."""
+rounds, `PENDING` what removals of patients have still to delete. Caches and logins do not, nor does what a round is training."""
 EXPECTED = "a file that `medsegr state backup` wrote is expected"
 
 

@@ -18,6 +18,7 @@ from medsegr.rounds.cases import CaseStore
 from medsegr.rounds.corrections import CorrectionStore
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
+from medsegr.rounds.migrations import SCHEMA
 from medsegr.rounds.patients import PatientKeys
 from medsegr.rounds.store import TurnStore
 
@@ -41,6 +42,8 @@ def state(tmp_path: Path) -> TurnStore:
     (work / "challenger" / "weights").write_text("x")
     (work / "page.html").write_text("adopted")
     (turns.folder / "skipped.jsonl").write_text("{}")
+    (turns.folder / "removals").mkdir()
+    (turns.folder / "removals" / "7.json").write_text("{}")
     (turns.folder / "login").mkdir()
     (turns.folder / "login" / "tokens.jsonl").write_text("secret")
     return turns
@@ -49,11 +52,13 @@ def state(tmp_path: Path) -> TurnStore:
 def test_everything_comes_back(state: TurnStore, tmp_path: Path) -> None:
     target = tmp_path / "backup.zip"
     made = backup(state.database, target)
-    assert target.stat().st_mode & 0o777 == 0o600 and made.schema == 3 and made.files >= 6
+    assert target.stat().st_mode & 0o777 == 0o600 and made.schema == SCHEMA and made.files >= 6
     with zipfile.ZipFile(target) as archive:
         names = set(archive.namelist())
     assert "patient.key" in names and "models/v0001-abcd/meta.json" in names
-    assert {"rounds/1/page.html", "skipped.jsonl"} < names and not any("challenger" in n for n in names)
+    assert {"rounds/1/page.html", "skipped.jsonl", "removals/7.json"} < names and not any(
+        "challenger" in n for n in names
+    )
     assert not any("draft" in name or "token" in name or name.endswith(".part") for name in names)
 
     assert restore(target, tmp_path / "new") == made
