@@ -164,16 +164,6 @@ class ModelWorker:
             model.send({"do": "cancel", "id": job_id})
         return True
 
-    def switch(self, checkpoint: str) -> ModelInfo:
-        """Load this directory beside the model in charge, then let it answer whatever is asked from now on.
-
-        Raises `MedSegRError` where it cannot be loaded, and nothing has changed.
-        """
-        model = self.prepare(checkpoint)
-        self.swap(model)
-        assert model.info is not None
-        return model.info
-
     def prepare(self, checkpoint: str) -> ModelProcess:
         """A process of this directory that is ready, for `swap` or `discard`: one that is at hand already, or a new one.
 

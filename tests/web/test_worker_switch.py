@@ -73,12 +73,12 @@ def test_one_that_cannot_be_loaded_leaves_the_old_one_in_charge(
     Heard(worker, "a", studies / "pic.png", "liver").end()
     first = worker.pid
     with pytest.raises(CheckpointError, match="broken on purpose"):
-        worker.switch(folders[2])
+        worker.swap(worker.prepare(folders[2]))
     assert worker.pid == first and worker.state is WorkerState.READY and worker.checkpoint == folders[0]
     assert Heard(worker, "b", studies / "pic.png", "liver").end().data["model_version"] == "fake-one"
     worker.close()
     with pytest.raises(Refusal, match="shutting down"):
-        worker.switch(folders[1])
+        worker.swap(worker.prepare(folders[1]))
 
 
 def test_one_that_never_gets_ready_is_ended(
@@ -102,12 +102,12 @@ def test_going_back_to_what_is_held_takes_no_time_and_also_works_while_a_questio
     Heard(worker, "a", picture, "liver").end()
     first = worker.pid
     worker.hold(folders[0])
-    worker.switch(folders[1])
+    worker.swap(worker.prepare(folders[1]))
     assert Heard(worker, "b", picture, "liver").end().data["model_version"] == "fake-two"
     running = Heard(worker, "c", picture, "slowly 2 liver")
     running.until(EventKind.STARTED)
     began = time.monotonic()
-    worker.switch(folders[0])
+    worker.swap(worker.prepare(folders[0]))
     assert time.monotonic() - began < 1.0
     assert running.end().data["model_version"] == "fake-two"
     assert Heard(worker, "d", picture, "liver").end().data["model_version"] == "fake-one"
@@ -117,7 +117,7 @@ def test_going_back_to_what_is_held_takes_no_time_and_also_works_while_a_questio
     running = Heard(worker, "e", picture, "slowly 2 liver")
     running.until(EventKind.STARTED)
     worker.swap(other)
-    worker.switch(folders[0])
+    worker.swap(worker.prepare(folders[0]))
     assert running.end().data["model_version"] == "fake-one"
     assert Heard(worker, "f", picture, "liver").end().data["model_version"] == "fake-one"
     assert worker.pid == first and ended(other.pid or 0)
