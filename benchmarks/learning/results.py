@@ -57,6 +57,7 @@ def plot(path: Path, title: str, runs: Sequence[Run]) -> None:
                 xs, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15
             )
     axes.set(title=title, xlabel="corrected images", ylabel="Dice, held-out images", ylim=(-0.02, 1.02))
+    axes.set_xticks(sorted({x for points in curves(runs).values() for x in points}))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     drawn.tight_layout()
