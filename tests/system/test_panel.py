@@ -513,6 +513,32 @@ def test_learning_is_shown_and_a_rollback_requested_by_keys_alone(
     assert heard <= {"Tab", "Alt", "Shift"}, "the viewer heard keys that were meant for the panel"
 
 
+def test_who_is_no_administrator_asks_for_a_rollback_and_sees_the_request(
+    browser: Any, site: PanelSite, study: Series
+) -> None:
+    reader = {**LEARNING, "administrator": False, "rollback_requests": [], "without_case": 1}
+    asked = {"editor": "bob", "version": LEARNING["version"], "reason": "worse on children"}
+    site.played = {
+        "GET /medsegr/learning": (200, reader),
+        "POST /medsegr/rollback-requests": (201, asked),
+    }
+    page = PanelPage(browser, site.url).open(study.uid, modality="CT", body="ABDOMEN")
+    page.until(lambda: page.text(".learning summary") == "Learning: 3 new corrections", "it is shown")
+    page.click(".learning summary")
+    page.until(lambda: "1 correction cannot be learnt from yet" in page.text(".lesson"), "it is told")
+    page.click(".lesson button", "Request rollback")
+    page.until(lambda: page.all("[data-key=learning-reason]"), "a reason is asked")
+    page.find("[data-key=learning-reason]").send_keys("worse on children")
+    site.played["GET /medsegr/learning"] = (200, {**reader, "rollback_requests": [asked]})
+    page.click(".lesson button", "Yes, ask them")
+    page.until(lambda: "Your request is kept" in page.text(".lesson"), "it is told")
+    assert ("/medsegr/rollback-requests", {"reason": "worse on children"}) in site.heard
+    page.until(lambda: "a rollback is requested" in page.text(".learning summary"), "it stays seen")
+    assert f"bob asks for the version before {LEARNING['version']}: worse on children" in page.text(".lesson")
+    page.snap("11-rollback-request")
+    assert page.faint() == [] and page.complaints() == []
+
+
 def test_a_new_structure_may_be_described_in_a_few_words(
     browser: Any, site: PanelSite, study: Series
 ) -> None:
