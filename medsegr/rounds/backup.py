@@ -28,9 +28,10 @@ from medsegr.rounds.starting import WORK
 
 MANIFEST = "medsegr-backup.json"
 FORMAT = 1
-ALONG = (TURN_MASKS, CORRECTION_MASKS, "cases", "models", "labels", "rounds", "skipped.jsonl", PENDING)
-"""What goes along with the database; `labels` are the label maps of a DICOM archive's images, `rounds` the pages and records of
-rounds, `PENDING` what removals of patients have still to delete. Caches and logins do not, nor does what a round is training."""
+ALONG = (PENDING, TURN_MASKS, CORRECTION_MASKS, "cases", "models", "labels", "rounds", "skipped.jsonl")
+"""What goes along with the database; `PENDING` is what removals of patients have still to delete (first, or one that ends
+meanwhile would be missed), `labels` are the label maps of a DICOM archive's images, `rounds` the pages and records of rounds.
+Caches and logins do not go along, nor does what a round is training."""
 EXPECTED = "a file that `medsegr state backup` wrote is expected"
 
 

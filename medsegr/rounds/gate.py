@@ -117,7 +117,8 @@ def decide(
     since: Sequence[Scored] = (),
 ) -> Decision:
     """Judge a challenger. `corrected` are the structures that the round's corrections are about; `since` are scores of old cases
-    with the checkpoint that learning began with in the champion's place, or small losses of many rounds would add up."""
+    with the checkpoint that learning began with in the champion's place, those of the last `scores`, or small losses of many
+    rounds would add up."""
     rows = _rows(scores)
     numbers = _numbers(scores)
     judged = [r for r in rows if r.kind == "corrected" and r.label in set(corrected)]
@@ -129,11 +130,11 @@ def decide(
     mean, low, high = paired(cases)
     after = float(np.mean([s.challenger for s in cases]))
     numbers |= {"gain": mean, "gain_low": low, "gain_high": high, "corrected_after": after}
-    reasons = _taught_losses(rows, config) + _old_losses(scores, config)
+    reasons = _taught_losses(rows, config) + list(_old_losses(scores, config).values())
     if not any(r.kind == "regression" for r in rows) and config.regression:
         reasons.append("there is no regression set beside the weights to compare old structures on")
     reasons += _share_losses(numbers, config)
-    reasons += [f"since learning began, {reason}" for reason in _old_losses(since, config)]
+    reasons += _losses_since(since, scores, config)
     if not low > 0:
         reasons.insert(
             0,
@@ -228,14 +229,28 @@ def _taught_losses(rows: Sequence[Row], config: GateConfig) -> list[str]:
     ]
 
 
-def _old_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
-    """What that shipped got worse by more than its margin: structures, all of them together, and what each public set shows."""
+def _old_losses(scores: Sequence[Scored], config: GateConfig) -> dict[str, str]:
+    """What that shipped got worse by more than its margin, in words: structures, all of them together, and what each public set
+    shows."""
     rows = [row for row in _rows(scores) if row.kind in OLD]
-    reasons = [_falls(r.label, r.before, r.after) for r in rows if _old_lost(r, config)]
+    found = {r.label: _falls(r.label, r.before, r.after) for r in rows if _old_lost(r, config)}
     changes = [r.after - r.before for r in rows if r.kind == "regression"]
     if changes and float(np.mean(changes)) < -config.mean_margin:
-        reasons.append(f"old structures lose {-float(np.mean(changes)):.3f} on average")
-    return reasons + _set_losses(scores, config)
+        found[""] = f"old structures lose {-float(np.mean(changes)):.3f} on average"
+    return found | _set_losses(scores, config)
+
+
+def _losses_since(since: Sequence[Scored], scores: Sequence[Scored], config: GateConfig) -> list[str]:
+    """The same against the checkpoint that learning began with, and whether the champion is to blame."""
+    champion = [
+        replace(s, challenger=now.champion, challenger_emitted=now.champion_emitted)
+        for s, now in zip(since, scores[len(scores) - len(since) :], strict=True)
+    ]
+    already = _old_losses(champion, config)
+    return [
+        f"since learning began, {reason}{' (the version in charge has lost it already)' if what in already else ''}"
+        for what, reason in _old_losses(since, config).items()
+    ]
 
 
 def _old_lost(row: Row, config: GateConfig) -> bool:
@@ -273,20 +288,20 @@ def fell(change: float, high: float, cases: int, config: GateConfig) -> bool:
     return change < -config.margin * math.sqrt(MANY / cases) and not high >= 0
 
 
-def _set_losses(scores: Sequence[Scored], config: GateConfig) -> list[str]:
+def _set_losses(scores: Sequence[Scored], config: GateConfig) -> dict[str, str]:
     """Which public sets lost more than they may, all their structures together: some have more structures than cases of each."""
     sets: dict[str, list[Scored]] = defaultdict(list)
     for score in scores:
         if score.kind == "regression":
             sets[score.dataset].append(score)
-    reasons = []
+    found = {}
     for name, of in sorted(sets.items()):
         before, after = (float(np.mean([getattr(s, who) for s in of])) for who in ("champion", "challenger"))
         change, _, high = paired(of)
         several = len({s.label for s in of}) > 1  # one structure alone is judged by its name
         if several and len(of) >= config.min_old_cases and fell(change, high, len(of), config):
-            reasons.append(_falls(f"what {name} shows", before, after))
-    return reasons
+            found[f"set {name}"] = _falls(f"what {name} shows", before, after)
+    return found
 
 
 def _collecting(missing: Mapping[str, int], config: GateConfig) -> str:

@@ -6,6 +6,7 @@ finished. A running server holds the ids of skipped and looked-at images in memo
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Collection
@@ -17,9 +18,10 @@ from filelock import FileLock
 from medsegr.files import write_whole
 from medsegr.rounds.cases import CaseStore
 from medsegr.rounds.database import Database
-from medsegr.rounds.tables import AuditRow
+from medsegr.rounds.tables import AuditRow, RoundRow, RoundStatus
 from medsegr.rounds.version_files import remove
 
+logger = logging.getLogger(__name__)
 PENDING = "removals"
 """Below the state folder: a private file of each removal that is not finished, named by its row of the audit."""
 LOCK = ".removing.lock"
@@ -62,12 +64,14 @@ def write_down(database: Database, row: AuditRow, leftovers: Leftovers) -> None:
         _sync(changed)
 
 
-def finish_removals(database: Database) -> None:
-    """Delete what removals left. One that cannot be finished keeps its list and harms no other; the first error is raised."""
+def finish_removals(database: Database, own: int | None = None) -> None:
+    """Delete what removals left. One that cannot be finished keeps its list and harms no other. Raised is the error of the
+    removal whose row of the audit is `own`, or the first of all (None); others are logged, without their text, which may name an
+    image."""
     folder = database.folder / PENDING
     if not folder.is_dir():
         return
-    failed: Exception | None = None
+    failed: dict[int, Exception] = {}
     with removing(database):
         for draft in folder.glob(".*.part"):  # of a process that was killed: nobody else writes here now
             draft.unlink(missing_ok=True)
@@ -75,9 +79,13 @@ def finish_removals(database: Database) -> None:
             try:
                 _finish(database, path)
             except Exception as error:  # noqa: BLE001  # whatever it is: the others go first
-                failed = failed or error
-    if failed:
-        raise failed
+                failed[int(path.stem)] = error
+    raised = next(iter(failed.values()), None) if own is None else failed.get(own)
+    for number, why in failed.items():
+        if why is not raised:
+            logger.error("What removal %d left cannot be deleted yet (%s).", number, type(why).__name__)
+    if raised:
+        raise raised
 
 
 def _finish(database: Database, path: Path) -> None:
@@ -101,9 +109,15 @@ def delete(database: Database, leftovers: Leftovers) -> None:
         database.turn_masks.remove(id_)
     for number in leftovers.rounds:
         folder = database.paths.rounds / str(number)
-        if folder.exists():
+        if folder.exists() and not _open(database, number):  # it goes on without the patient
             remove(folder)
     forget_images(database.folder, leftovers.images)
+
+
+def _open(database: Database, number: int) -> bool:
+    with database.session() as session:
+        row = session.get(RoundRow, number)
+        return row is not None and row.status in (RoundStatus.QUEUED, RoundStatus.RUNNING)
 
 
 def forget_images(state: Path, images: Collection[str]) -> None:

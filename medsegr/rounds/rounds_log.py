@@ -21,6 +21,7 @@ __all__ = ["Round", "RoundLog", "RoundStatus"]
 
 OPEN = (RoundStatus.QUEUED, RoundStatus.RUNNING)
 STOPPED = "The process that ran this round stopped before it was done."
+LEFT = "The server was stopped while this round ran; its next start goes on with it."
 SILENT_S = 900.0
 """Whether another machine's process lives cannot be seen: it counts as gone once it has stored nothing for so long. A container
 that is made anew is another machine, too."""
@@ -90,10 +91,10 @@ class RoundLog:
             append(session, editor, "round", str(row.id), {"trigger": trigger, "options": row.options})
             return _round(row)
 
-    def reopen(self, round_id: int, *, by_itself: bool = False) -> Round:
+    def reopen(self, round_id: int, resumed: int = 0) -> Round:
         """Queue a round that failed once more, so that none takes its place until its process has begun; raises `StoreError`
-        for one that has not failed, or while another one is open. `resumed` counts how often that was done `by_itself`, and
-        begins anew where somebody ordered it.
+        for one that has not failed, or while another one is open. `resumed`: how often it was stopped from outside and went on by
+        itself; somebody who orders it begins anew.
         """
         with self.database.writing() as session:
             row = _row(session, round_id)
@@ -105,7 +106,7 @@ class RoundLog:
                 raise StoreError(f"Round {other.id} is {other.status}; wait for it, or cancel it first.")
             row.status, row.owner = RoundStatus.QUEUED.value, own_name()
             row.started, row.finished, row.error = None, None, None
-            row.resumed, row.heard = row.resumed + 1 if by_itself else 0, now()
+            row.resumed, row.heard = resumed, now()
             return _round(row)
 
     def start(self, round_id: int, champion: str | None = None) -> Round:
@@ -172,8 +173,9 @@ class RoundLog:
         """
         with self.database.writing() as session:
             row = _row(session, round_id)
-            noted = (
-                row.status == RoundStatus.FAILED and row.error == STOPPED
+            noted = row.status == RoundStatus.FAILED and row.error in (
+                STOPPED,
+                LEFT,
             )  # by `close_orphans`, which knows less
             another = row.status == RoundStatus.RUNNING and not _gone(row)
             if not noted and (RoundStatus(row.status) not in OPEN or another):

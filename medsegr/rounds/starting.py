@@ -22,7 +22,7 @@ from sqlalchemy import func, select
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.processes import end_tree, give_way, owner_pid
-from medsegr.rounds.rounds_log import STOPPED, Round, RoundLog, RoundStatus
+from medsegr.rounds.rounds_log import LEFT, STOPPED, Round, RoundLog, RoundStatus
 from medsegr.rounds.tables import CorrectionRow, RoundRow, WithdrawalRow
 from medsegr.rounds.version_files import remove
 
@@ -86,7 +86,7 @@ class RoundStarter:
         self.log.close_orphans()
         rounds = self.log.rounds()
         newest = rounds[-1] if rounds and _interrupted(rounds[-1]) else None
-        if newest is not None and newest.resumed >= RESUMED:
+        if newest is not None and newest.resumed >= RESUMED and newest.error == STOPPED:
             logger.error("Round %d was interrupted; it does not go on again.", newest.id)
             self.log.abandon(newest.id, GIVEN_UP)
             newest = None
@@ -96,14 +96,16 @@ class RoundStarter:
         if newest is None:
             return None
         logger.warning("Round %d was interrupted; it goes on.", newest.id)
-        return self.go_on(newest.id, by_itself=True)
+        return self.go_on(
+            newest.id, newest.resumed + (newest.error == STOPPED)
+        )  # a clean stop is nobody's fault
 
-    def go_on(self, round_id: int, *, by_itself: bool = False) -> Round:
-        """Take up a round that was interrupted or has failed, with the data that it froze; raises `StoreError`. Not `by_itself`:
-        somebody ordered it, and it may be interrupted as often as a new one.
+    def go_on(self, round_id: int, resumed: int = 0) -> Round:
+        """Take up a round that was interrupted or has failed, with the data that it froze; raises `StoreError`. `resumed`: see
+        `RoundLog.reopen`; one that somebody orders may be interrupted as often as a new one.
         """
         failed = self.log.get(round_id)
-        queued = self.log.reopen(round_id, by_itself=by_itself)
+        queued = self.log.reopen(round_id, resumed)
         try:
             self._spawn(round_id)
         except (OSError, StoreError):
@@ -167,12 +169,13 @@ class RoundStarter:
         """End what was started here; the next server goes on with it."""
         with self._lock:
             self._closed = True
-            children = list(self._children.values())
+            children = dict(self._children)
             self._children.clear()
-        for child in children:
+        for number, child in children.items():
             if child.poll() is None:
                 end_tree(child.pid)
-            child.wait()
+                child.wait()
+                self.log.abandon(number, LEFT)
 
     def _spawn(self, round_id: int) -> None:
         command = [*self._runner, "--state", str(self.database.folder), "--round", str(round_id),
@@ -233,7 +236,8 @@ class RoundStarter:
         """The process of a round has ended: if it has not said how, its round has failed, or goes on where it was killed."""
         code = child.returncode
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        again = code < 0 and self.log.get(round_id).resumed < RESUMED
+        resumed = self.log.get(round_id).resumed
+        again = code < 0 and resumed < RESUMED
         over = GIVEN_UP if code < 0 else f"The round's process {how}."
         if self.log.abandon(round_id, STOPPED if again else over):
             logger.error("The process of round %d %s; its log says why.", round_id, how)
@@ -241,7 +245,7 @@ class RoundStarter:
         if again and _interrupted(found):
             logger.warning("Round %d was interrupted; it goes on.", round_id)
             with suppress(StoreError):  # cancelled at this moment, or the server is being stopped
-                self.go_on(round_id, by_itself=True)
+                self.go_on(round_id, resumed + 1)
         elif not found.open and not _interrupted(found):
             self._clear(round_id)
 
@@ -259,7 +263,7 @@ class RoundStarter:
 
 def _interrupted(ended: Round) -> bool:
     """Whether its process was stopped from outside, so that it can go on."""
-    return ended.status is RoundStatus.FAILED and ended.error == STOPPED
+    return ended.status is RoundStatus.FAILED and ended.error in (STOPPED, LEFT)
 
 
 def _seconds_since(moment: str | None) -> float:

@@ -142,7 +142,7 @@ def remove_patients(database: Database, keys: Sequence[str], by: str, images: It
             row = append(session, by, REMOVAL, key, {**detail, "rounds": list(rounds)})
         leftovers = Leftovers(tuple(sorted(turns)), corrections, rounds, tuple(sorted(names)))
         write_down(database, session.get_one(AuditRow, row), leftovers)
-    finish_removals(database)  # only now: a transaction that fails must leave every file
+    finish_removals(database, row)  # only now: a transaction that fails must leave every file
     return Removal(corrections, versions, rounds)
 
 

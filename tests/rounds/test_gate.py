@@ -153,12 +153,15 @@ def test_cases_of_one_patient_are_taken_at_their_word() -> None:
 
 
 def test_small_losses_of_many_rounds_do_not_add_up() -> None:
-    lately = [_case(n, 0.70, 0.69, "regression", "liver") for n in range(12)]
+    lately = [_case(n, 0.755, 0.745, "regression", "liver") for n in range(12)]
     assert decide([*BETTER, *lately, *ABSENT], ["optic disc"]).adopted
-    since = [_case(n, 0.80, 0.69, "regression", "liver") for n in range(12)]
-    decision = decide([*BETTER, *lately, *ABSENT], ["optic disc"], since=since)
+    since = [_case(n, 0.80, 0.745, "regression", "liver") for n in range(12)]
+    decision = decide([*BETTER, *ABSENT, *lately], ["optic disc"], since=since)
     assert decision.status is RoundStatus.REFUSED
-    assert "since learning began, liver falls from 0.80 to 0.69" in decision.sentence
+    assert "since learning began, liver falls from 0.80 to 0.74;" in decision.sentence
+    lost = [replace(case, champion=0.745) for case in lately]  # by rounds of before
+    decision = decide([*BETTER, *ABSENT, *lost], ["optic disc"], since=since)
+    assert "liver falls from 0.80 to 0.74 (the version in charge has lost it already)" in decision.sentence
 
 
 def test_a_structure_with_too_few_patients_is_named_and_may_not_be_ruined() -> None:

@@ -152,7 +152,7 @@ def test_a_version_3_folder_keeps_its_rounds_which_may_go_on(tmp_path: Path) -> 
     log = RoundLog(turns.database)
     (kept,) = log.rounds()
     assert (kept.editor, kept.status, kept.resumed, kept.heard) == ("ann", RoundStatus.FAILED, 0, None)
-    assert log.reopen(kept.id, by_itself=True).resumed == 1
+    assert log.reopen(kept.id, 1).resumed == 1
 
 
 @pytest.mark.parametrize("older", [schema_1, schema_2, schema_3])

@@ -19,7 +19,8 @@ from state_rows import Place
 from medsegr.rounds import starting
 from medsegr.rounds.database import Database
 from medsegr.rounds.errors import StoreError
-from medsegr.rounds.rounds_log import STOPPED, Round, RoundStatus
+from medsegr.rounds.processes import end_tree
+from medsegr.rounds.rounds_log import LEFT, STOPPED, Round, RoundStatus
 from medsegr.rounds.runner import CHALLENGER
 from medsegr.rounds.starting import RoundStarter
 from medsegr.rounds.tables import RoundRow
@@ -149,18 +150,39 @@ def test_a_round_whose_process_is_killed_goes_on_but_not_again_and_again(
         assert start().resume() is None  # nor by the next server
 
 
+def killed(server: RoundStarter) -> None:
+    """The server and the process of its round, at once and from outside."""
+    for child in server._children.values():
+        end_tree(child.pid)
+        child.wait()
+    server._children.clear()
+
+
+def test_a_server_that_is_stopped_in_order_does_not_use_up_its_rounds(start: Start) -> None:
+    server = start()
+    number = begin(server, "slow").id
+    for _ in range(starting.RESUMED + 2):
+        until(lambda log=server.log: log.get(number).status is RoundStatus.RUNNING)  # type: ignore[misc]
+        server.close()
+        assert server.log.get(number).error == LEFT
+        server = start()
+        going = server.resume()
+        assert going is not None and going.resumed == 0
+    server.cancel(number, "ann")
+
+
 def test_a_round_that_ends_with_its_server_each_time_is_given_up(start: Start) -> None:
     """The memory's killer, or systemd after it, takes the server along; the next one starts, and so on."""
     first = start()
     number = begin(first, "slow").id
     until((folder_of(first) / "page.html").exists)
-    first.close()
+    killed(first)
     for times in range(1, starting.RESUMED + 1):
         server = start()
         going = server.resume()
         assert going is not None and going.resumed == times
         until(lambda log=server.log: log.get(number).status is RoundStatus.RUNNING)  # type: ignore[misc]
-        server.close()
+        killed(server)
     last = start()
     assert last.resume() is None
     ended = last.log.get(number)

@@ -16,7 +16,7 @@ from medsegr.rounds.corrections import CorrectionStore
 from medsegr.rounds.database import Database, now
 from medsegr.rounds.errors import StoreError
 from medsegr.rounds.ledger import Ledger
-from medsegr.rounds.leftovers import PENDING, finish_removals, write_down
+from medsegr.rounds.leftovers import PENDING, Leftovers, delete, finish_removals, write_down
 from medsegr.rounds.rounds_log import RoundLog
 from medsegr.rounds.store import TurnStore
 from medsegr.rounds.tables import RoundStatus, Split, VersionRow
@@ -206,7 +206,7 @@ def test_a_removal_that_was_interrupted_is_finished(
 
 
 def test_a_removal_that_cannot_be_finished_keeps_its_list_and_holds_up_no_other(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     turns, asked, ids = _everything(place)
     other = case(turns.database, "p2", "other")
@@ -218,11 +218,25 @@ def test_a_removal_that_cannot_be_finished_keeps_its_list_and_holds_up_no_other(
         discard(store, id_)
 
     monkeypatch.setattr(CaseStore, "discard", stuck)
-    for patient in ("p1", "p2"):
-        with pytest.raises(OSError, match="full disk"):
-            remove_patient(turns.database, patient, "chief")
+    with pytest.raises(OSError, match="full disk"):
+        remove_patient(turns.database, "p1", "chief")
+    assert remove_patient(turns.database, "p2", "chief").corrections == (other,)
+    assert "cannot be deleted yet (OSError)" in caplog.text and "full disk" not in caplog.text
     assert not CaseStore(turns.database).path(other).exists()
     assert len(list((turns.database.folder / PENDING).iterdir())) == 1 and _left(turns, asked, ids)
+
+
+def test_a_delayed_list_spares_a_round_that_runs_again(place: Place) -> None:
+    database = place.open()
+    log = RoundLog(database)
+    ended = log.create("hand", "ann", {})
+    log.cancel(ended.id, "ann")
+    going = log.create("hand", "ann", {})
+    folders = [database.paths.rounds / str(one.id) for one in (ended, going)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    delete(database, Leftovers((), (), (ended.id, going.id), ()))
+    assert [folder.exists() for folder in folders] == [False, True]
 
 
 def test_the_list_of_a_removal_that_never_counted_deletes_nothing(
