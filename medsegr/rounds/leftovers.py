@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from medsegr.files import write_whole
+from medsegr.files import sync, write_whole
 from medsegr.rounds.cases import CaseStore
 from medsegr.rounds.database import Database
 from medsegr.rounds.tables import AuditRow, RoundRow, RoundStatus
@@ -61,7 +61,7 @@ def write_down(database: Database, row: AuditRow, leftovers: Leftovers) -> None:
         Path(draft).unlink(missing_ok=True)
         raise
     for changed in (folder, database.folder):  # the name must outlive a power cut as well
-        _sync(changed)
+        sync(changed)
 
 
 def finish_removals(database: Database, own: int | None = None) -> None:
@@ -140,11 +140,3 @@ def _image(line: str) -> str | None:
         return str(json.loads(line)["image"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

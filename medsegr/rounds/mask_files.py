@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegr.files import sync
 from medsegr.rounds.errors import DAMAGED, StoreError
 
 
@@ -100,12 +101,4 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     for folder in (path.parent, path.parent.parent):  # the names must outlive a power cut as well
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(folder)

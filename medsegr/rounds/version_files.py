@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medsegr.files import sync
 from medsegr.rounds.errors import StoreError
 
 META, CONFIG = "meta.json", "config.json"
@@ -104,7 +105,7 @@ def place(work: Path, target: Path) -> None:
         beside.rename(target)
         remove(work)
     target.chmod(0o555)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def remove(directory: Path) -> None:
@@ -121,16 +122,8 @@ def _settle(directory: Path) -> None:
             path.chmod(0o755)
         else:
             path.chmod(0o444)
-        _sync(path)
-    _sync(directory)
+        sync(path)
+    sync(directory)
     for path in directory.rglob("*"):
         if path.is_dir():
             path.chmod(0o555)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
